@@ -21,7 +21,7 @@ from automl_cxr.architectures import (
     parse_backbone_layers,
 )
 from automl_cxr.conv_spec import parse_conv_spec
-from automl_cxr.errors import UnknownNameError, UsageError
+from automl_cxr.errors import ImpossibleModelError, UnknownNameError, UsageError
 from automl_cxr.tasks import MULTICLASS, MULTILABEL, TASKS
 from automl_cxr.text_records import parse_json_object
 
@@ -31,11 +31,14 @@ SCALINGS = ("symmetric", "unit", "standard")
 POOLINGS = ("average", "max", "flatten")
 PROBE_KERNELS = ("linear", "rbf")
 PROBE_POOLINGS = AVERAGE, AVERAGE_AND_DEVIATION = "average", "average+deviation"
-LOSSES = ("ce", "focal")
+ASYMMETRIC = "asymmetric"  # the loss that exists for several findings only
+LOSSES = ("ce", "focal", ASYMMETRIC)
 OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd", "adadelta")
 SCHEDULES = ("cosine", "plateau", "constant")
 MONITORS = ("score", "loss", "accuracy")
 IMBALANCES = ("class_weights", "oversample", "undersample", "undersample+class_weights", "none")
+IMBALANCES_OF_FINDINGS = ("class_weights", "none")
+_UNCERTAIN_NAMES = {"ignore": None, "zeros": (0.0, 0.0), "ones": (1.0, 1.0)}  # with the target probability, from low to high
 BRIGHTENINGS = ("add", "multiply")
 FILLS = ("constant", "nearest", "reflect", "wrap")
 PRECISIONS = ("float32", "mixed")
@@ -111,6 +114,35 @@ def _alphas_rule(value: Any) -> str | None:
     return None if is_valid else "must be a number above 0, or one for each class joined by commas (such as '0.25,0.5,0.25')"
 
 
+def _uncertain_rule(value: Any) -> str | None:
+    try:
+        _parse_uncertain_targets(value)
+    except ValueError:
+        return (
+            'must be "ignore", "zeros", "ones" or a range of target probabilities (such as "0.55-0.85"), or one of these for '
+            "each finding, joined by commas"
+        )
+    return None
+
+
+def _parse_uncertain_targets(text: str) -> list[tuple[float, float] | None]:
+    """Parse ``uncertain_targets``: for each entry the range of the target probability, or None for "ignore".
+
+    Raises:
+        ValueError: An entry is not valid.
+    """
+    ranges: list[tuple[float, float] | None] = []
+    for word in map(str.strip, text.split(",")):
+        if word in _UNCERTAIN_NAMES:
+            ranges.append(_UNCERTAIN_NAMES[word])
+            continue
+        low, high = map(float, word.split("-"))
+        if not 0 <= low <= high <= 1:
+            raise ValueError(word)
+        ranges.append((low, high))
+    return ranges
+
+
 _GRADIENT_FAMILIES = tuple(name for name, family in FAMILIES.items() if family.has_gradient_steps)
 
 
@@ -175,6 +207,10 @@ _UNFROZEN = _PRETRAINED.under(
     holds=lambda c: c.unfreeze > 0 or c.unfreeze_from != "",
 )
 _TWO_PHASES = _UNFROZEN.under("if frozen_share is above 0", "frozen_share", holds=lambda c: c.frozen_share > 0)
+_MULTILABEL = _EVERY.under("if task=multilabel", "task", holds=lambda c: c.is_multilabel)
+_ASYMMETRIC = _GRADIENT.under(
+    f"if loss={ASYMMETRIC} and task=multilabel", "loss", "task", holds=lambda c: c.loss == ASYMMETRIC and c.is_multilabel
+)
 _FOCAL = _GRADIENT.under("if loss=focal", "loss", holds=lambda c: c.loss == "focal")
 _PLATEAU = _GRADIENT.under("if schedule=plateau", "schedule", holds=lambda c: c.schedule == "plateau")
 _BY_STEP = _GRADIENT.under("unless schedule=plateau", "schedule", holds=lambda c: c.schedule != "plateau")
@@ -233,7 +269,7 @@ class TrialConfig:
     task: str = _hyperparameter(
         MULTICLASS,
         _one_of(*TASKS),
-        "head loss",
+        "head loss training",
         'What a network predicts: "multiclass" (one class for each image; softmax) or "multilabel" (a probability for each '
         "finding; sigmoid). A study sets it from its data.",
         used_by=_EVERY,
@@ -406,7 +442,7 @@ class TrialConfig:
         "",
         _any_value,
         "head",
-        "Folder of the softmax layers that a splice search has fitted to pairs of cuts. The features are "
+        "Folder of the output layers that a splice search has fitted to pairs of cuts. The features are "
         'standardised as for the fit, and training starts from the fitted layer. "" starts from random weights.',
         used_by=_CONCAT.under(
             "if projection=0 and n_dense=0", "projection", "n_dense", holds=lambda c: c.projection == 0 and c.n_dense == 0
@@ -545,28 +581,51 @@ class TrialConfig:
         "ce",
         _one_of(*LOSSES),
         "loss",
-        'Training loss: "ce" (cross-entropy) or "focal" (Lin et al. 2017).',
+        'Training loss: "ce" (cross-entropy; for findings, binary cross-entropy), "focal" (Lin et al. 2017) or, for findings '
+        'only, "asymmetric" (Ridnik et al. 2021).',
     )
     focal_gamma: float = _hyperparameter(
         2.0,
         _within(0.0, 10.0),
         "loss",
-        "Exponent on one minus the probability of the true class; 0 gives cross-entropy.",
+        "Exponent on one minus the probability of the true class, or of the true state of a finding; 0 gives cross-entropy.",
         used_by=_FOCAL,
     )
     focal_alpha: str = _hyperparameter(
         "1",
         _alphas_rule,
         "loss",
-        "Weight of the classes: one number for all, or one for each class in their order, joined by commas. It "
+        "Weight of the classes or findings: one number for all, or one for each in their order, joined by commas. It "
         "multiplies the class weights of imbalance.",
         used_by=_FOCAL,
+    )
+    asymmetric_gamma_positive: float = _hyperparameter(
+        0.0,
+        _within(0.0, 10.0),
+        "loss",
+        "Exponent on one minus the probability of a finding that is present.",
+        used_by=_ASYMMETRIC,
+    )
+    asymmetric_gamma_negative: float = _hyperparameter(
+        4.0,
+        _within(0.0, 10.0),
+        "loss",
+        "Exponent on the probability, less the margin, of a finding that is absent.",
+        used_by=_ASYMMETRIC,
+    )
+    asymmetric_margin: float = _hyperparameter(
+        0.05,
+        _within(0.0, 0.9),
+        "loss",
+        "Probability below which a finding that is absent has no loss. It is subtracted from the probabilities of absent "
+        "findings.",
+        used_by=_ASYMMETRIC,
     )
     label_smoothing: float = _hyperparameter(
         0.0,
         _within(0.0, 0.5),
         "loss",
-        "Share of the target probability that is spread evenly over all classes.",
+        "Share of the target probability that is spread evenly over all classes, or over the two states of a finding.",
     )
     optimizer: str = _hyperparameter(
         "adam",
@@ -676,7 +735,9 @@ class TrialConfig:
         'Treatment of unequal class sizes: "class_weights" weights each of N images by N / (number of classes * '
         'size of its class), "oversample" repeats images of the smaller classes until all are as large as the '
         'largest, "undersample" uses in each epoch another part of the larger classes, "undersample+class_weights" '
-        'weights that part, "none" uses the images as they are.',
+        'weights that part, "none" uses the images as they are. For findings, "class_weights" weights the labels of each '
+        "finding by the share of the opposite label, so that both labels have the same sum of weights (Rajpurkar et al. 2017), "
+        'and only "none" is possible besides.',
         used_by=_EVERY,
     )
     undersample_ratio: float = _hyperparameter(
@@ -685,6 +746,15 @@ class TrialConfig:
         "training",
         "Maximum number of images of a class per epoch, as a multiple of the size of the smallest class.",
         used_by=_EVERY.under("if imbalance undersamples", "imbalance", holds=lambda c: "undersample" in c.imbalance),
+    )
+    uncertain_targets: str = _hyperparameter(
+        "ignore",
+        _uncertain_rule,
+        "training",
+        'What training uses for uncertain labels of findings: "ignore" (no target), "zeros", "ones" or a range such as '
+        '"0.55-0.85", from which the target probability of each label is drawn with the seed (Pham et al. 2021); one for all '
+        "findings, or one for each in their order, joined by commas.",
+        used_by=_MULTILABEL,
     )
     precision: str = _hyperparameter(
         "float32",
@@ -814,6 +884,36 @@ class TrialConfig:
         """Whether the network predicts a probability for each finding, instead of one class."""
         return self.task == MULTILABEL
 
+    def uncertain_ranges(self, n_findings: int) -> list[tuple[float, float] | None]:
+        """Return the range of the target probabilities of uncertain labels of each finding; None if they are not used.
+
+        Raises:
+            ImpossibleModelError: ``uncertain_targets`` contains neither one entry nor one for each finding.
+        """
+        ranges = _parse_uncertain_targets(self.uncertain_targets)
+        if len(ranges) not in (1, n_findings):
+            raise ImpossibleModelError(
+                f"Hyperparameter 'uncertain_targets' must contain 1 entry or {n_findings}, one for each finding; received "
+                f"{len(ranges)} ('{self.uncertain_targets}'). `automl-cxr data inspect` shows the findings of the data."
+            )
+        return ranges * (n_findings // len(ranges))
+
+    def refuse_conflicts(self) -> None:
+        """Refuse values that are not possible for the task.
+
+        Raises:
+            ImpossibleModelError: The loss or the treatment of imbalance does not exist for the task.
+        """
+        if self.loss == ASYMMETRIC and not self.is_multilabel:
+            raise ImpossibleModelError(
+                f"loss={ASYMMETRIC} needs several findings; received task={self.task}. Use loss=ce or loss=focal."
+            )
+        if self.is_multilabel and self.imbalance not in IMBALANCES_OF_FINDINGS:
+            raise ImpossibleModelError(
+                f"With several findings, imbalance must be {' or '.join(IMBALANCES_OF_FINDINGS)}, because an image that is "
+                f"repeated or left out changes the counts of all findings; received {self.imbalance}."
+            )
+
     @property
     def frozen_epochs(self) -> int:
         """Maximum number of epochs before ``unfreeze`` takes effect; 0 if there is one phase only."""
@@ -862,7 +962,7 @@ class TrialConfig:
 
     @property
     def head_file(self) -> Path | None:
-        """File of the softmax layer that training starts from; None for random weights."""
+        """File of the output layer that training starts from; None for random weights."""
         is_used = self.family == "concat" and self.heads != "" and self.projection == 0 and self.n_dense == 0
         return Path(self.heads) / f"{self.cut}+{self.second_cut}.npz" if is_used else None
 

@@ -15,3 +15,6 @@ UNCERTAIN = -2
 """A reader considered the finding possible. Training uses it as a hyperparameter defines; it is not scored."""
 
 LABEL_CODES = (UNCERTAIN, UNKNOWN, ABSENT, PRESENT)
+
+FINDING_SEPARATOR = "|"
+"""Between the findings of an image in a text, as in the tables of ChestX-ray14."""

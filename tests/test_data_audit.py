@@ -102,3 +102,50 @@ def test_pages_show_pairs_of_images_unless_the_files_are_missing(write_pictures)
     assert "a/0.png (a) and b/copy.png (b)" in render_page("Audit", list(sections.values()))
     (folder / "b" / "copy.png").unlink()
     assert "b/copy.png" in render_page("Audit", audit_sections(audit))
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory):
+    """Draw images with two findings, of which one has a bright corner, and a copy with a contradicting label."""
+    folder = tmp_path_factory.mktemp("several")
+    random = np.random.default_rng(0)
+    rows = ["path,patient_id,Tube,Mass"]
+    for number in range(80):
+        pixels = random.integers(0, 120, (96, 96), np.uint8)
+        has_tube, has_mass = number % 3 == 0, number % 4 < 2
+        if has_tube:
+            pixels[:12, :12] = 255
+        Image.fromarray(pixels).save(folder / f"{number:02}.png")
+        rows.append(f"{number:02}.png,P{number // 2},{int(has_tube)},{'' if number % 10 == 9 else int(has_mass)}")
+    for number, mass in ((0, 0), (9, 1)):  # the mass of image 0 is present, and that of image 9 is unknown
+        (folder / f"copy{number}.png").write_bytes((folder / f"{number:02}.png").read_bytes())
+        rows.append(f"copy{number}.png,C{number},{int(number % 3 == 0)},{mass}")
+    (folder / "labels.csv").write_text("\n".join(rows))
+    return folder
+
+
+def test_the_shortcut_of_each_finding_is_reported(several):
+    audit = audit_dataset(load_dataset(several))
+    scores = audit.shortcut_by_finding.set_index("finding")
+    assert (audit.n_all, list(scores["images"])) == (82, [29, 37])
+    assert scores.loc["Tube", "low"] > 0.95
+    assert scores.loc["Mass", "low"] < 0.6
+    assert audit.shortcut.macro_auc == pytest.approx(scores["auc"].mean())
+    warning = audit.warnings[0]
+    assert "single findings, Tube" in warning
+    assert "Mass" not in warning
+    assert audit.statistics.set_index("statistic").loc["brightness_top_left", "Tube"] == 1
+    assert Audit.from_json(audit.to_json()) == audit
+    assert "ROC AUC of the shortcut baseline" in render_page("Audit", audit_sections(audit))
+
+
+def test_copies_with_contradicting_findings_are_dropped(several, tmp_path):
+    audit = automl_cxr.audit(several, fix=tmp_path / "clean.csv")
+    assert len(audit.duplicates) == 2
+    assert audit.conflicts[["image", "conflicting"]].to_numpy().tolist() == [["copy0.png", "Mass"]]
+    clean = load_dataset(tmp_path / "clean.csv")
+    assert set(audit_dataset(load_dataset(several)).duplicates["image"]) == {"copy0.png", "copy9.png"}
+    assert len(clean.table) == 79
+    assert not {"00.png", "copy0.png"} & {image.rpartition("/")[2] for image in clean.table["image"]}
+    kept = next(image for image in clean.table["image"] if image.endswith("/09.png"))
+    assert clean.labels_of([kept]).tolist() == [[1, -1]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from automl_cxr.study.data_preparation import OnProgress
 from automl_cxr.study.model_sources import study_of_model
 from automl_cxr.study.presets import Preset, find_preset
 from automl_cxr.study.store import StudyStore
+from automl_cxr.tasks import FINDING_SEPARATOR
 
 if TYPE_CHECKING:
     from automl_cxr.model.memory_estimate import MemoryEstimate
@@ -102,8 +104,10 @@ def predict(
         on_progress: Called with the number of predicted images and of all images.
 
     Returns:
-        A table with one row per image: image, class, and ``probability_<class>`` for each class; and the reason for each path
-        that is missing, contains no image or cannot be read. ``attrs["notes"]`` of the table contains messages for the user.
+        A table with one row per image; and the reason for each path that is missing, contains no image or cannot be read.
+        The columns are image, class, and ``probability_<class>`` for each class. For findings they are image, findings (those
+        whose probability reaches the threshold, as "A|B"; "" for none), and ``probability_<finding>`` and
+        ``decision_<finding>`` (1 or 0) for each finding. ``attrs["notes"]`` of the table contains messages for the user.
 
     Raises:
         TrialError: A model file is damaged.
@@ -111,7 +115,7 @@ def predict(
     files, problems = load_image_paths(paths)
     probabilities, unreadable = classifier.predict(files, on_progress=on_progress)
     readable = [str(path) for position, path in enumerate(files) if position not in unreadable]
-    table = _prediction_table(readable, classifier.classes, probabilities)
+    table = _prediction_table(readable, classifier.classes, probabilities, classifier.thresholds)
     table.attrs["notes"] = record_test_images(classifier, files, "predictions", runs=runs, storage=storage)
     return table, problems | {str(files[position]): reason for position, reason in unreadable.items()}
 
@@ -174,11 +178,29 @@ def apply_ensemble(folder: str | Path, predictions: Sequence[str | Path]) -> tup
         DataError: A table is unreadable, or the number of tables differs from the number of members.
     """
     combined, notes = ensembles.apply_ensemble(Path(folder), predictions)
-    return _prediction_table(list(combined.ids), combined.classes, combined.probabilities), notes
+    return _prediction_table(list(combined.ids), combined.classes, combined.probabilities, combined.thresholds), notes
 
 
-def _prediction_table(images: list[str], classes: tuple[str, ...], probabilities: np.ndarray) -> pd.DataFrame:
+def _prediction_table(
+    images: list[str],
+    classes: tuple[str, ...],
+    probabilities: np.ndarray,
+    thresholds: Sequence[float] | np.ndarray | None,
+) -> pd.DataFrame:
+    if thresholds is not None:
+        return _finding_table(images, classes, probabilities, probabilities >= np.asarray(thresholds))
     table = pd.DataFrame({"image": images, "class": [classes[best] for best in probabilities.argmax(axis=1)]})
     for column, class_name in enumerate(classes):
         table[f"probability_{class_name}"] = probabilities[:, column]
     return table
+
+
+def _finding_table(
+    images: list[str], findings: tuple[str, ...], probabilities: np.ndarray, decided: np.ndarray
+) -> pd.DataFrame:
+    present = [FINDING_SEPARATOR.join(compress(findings, row)) for row in decided]
+    columns: dict[str, Any] = {"image": images, "findings": present}
+    for column, finding in enumerate(findings):
+        columns[f"probability_{finding}"] = probabilities[:, column]
+        columns[f"decision_{finding}"] = decided[:, column].astype(int)
+    return pd.DataFrame(columns)

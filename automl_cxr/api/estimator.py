@@ -14,12 +14,14 @@ import shutil
 import tempfile
 import uuid
 import weakref
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from numbers import Number
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
@@ -30,9 +32,11 @@ from automl_cxr.api.locations import open_study
 from automl_cxr.api.search import search
 from automl_cxr.api.study import Study
 from automl_cxr.data.data_options import DataOptions
+from automl_cxr.data.table_columns import COLUMN_NAMES
 from automl_cxr.errors import DataError, UsageError
 from automl_cxr.results.classifier import Classifier
 from automl_cxr.storage.urls import default_storage
+from automl_cxr.tasks import ABSENT, MULTILABEL, PRESENT
 
 _CHOSEN_BY_FIT = (
     *("data", "name", "test_fraction", "runs", "storage", "stream"),
@@ -59,7 +63,9 @@ class AutoChestXrayClassifier(ClassifierMixin, BaseEstimator):
         verbose: Whether to print the progress of the search on stderr.
 
     Attributes:
-        classes_: The labels, sorted; the order of the columns of ``predict_proba``.
+        classes_: The labels, sorted; the order of the columns of ``predict_proba``. Of several findings, the names of the
+            columns of ``y``, or their numbers.
+        thresholds_: Of several findings, the probability from which ``predict`` returns 1 for each, (n_findings,); else None.
         study_: The study of the search, a ``Study``. A copy made by pickling has no study if ``runs`` is None.
         classifier_: The recommended classifier, as ``automl_cxr.predict`` takes it.
     """
@@ -95,7 +101,8 @@ class AutoChestXrayClassifier(ClassifierMixin, BaseEstimator):
         Args:
             X: A table with a column of paths, a sequence of paths, or an array of images (n, h, w), (n, h, w, 1) or
                 (n, h, w, 3). Floats outside of 0..1 and 0..255 are scaled by their smallest and largest value.
-            y: Class of each image, text or numbers.
+            y: Class of each image, text or numbers; or a matrix of several findings, (n, n_findings): 1 (present), 0 (absent),
+                or NaN or negative if it is not known.
             groups: Patient of each image; images of a patient are not divided. [default: each image is a patient of its own]
 
         Returns:
@@ -108,24 +115,19 @@ class AutoChestXrayClassifier(ClassifierMixin, BaseEstimator):
         """
         if y is None:
             raise ValueError("AutoChestXrayClassifier requires y to be passed, but the target y is None.")
-        labels = column_or_1d(y, warn=True)
-        check_classification_targets(labels)
+        targets = _read_targets(y)
         images = read_images(X, self.image_column)
-        check_consistent_length(images, labels, groups)
-        self.classes_, encoded = np.unique(labels, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise DataError(f"A classifier needs images of two classes or more; received only one class, {self.classes_[0]}.")
-        names = _class_names(self.classes_)
+        check_consistent_length(images, targets.table, groups)
         patients = None if groups is None else [str(group) for group in np.asarray(groups, dtype=object).tolist()]
         options = self._search_options()
         self._scale = images.scale
         folder, name = self._folders()
-        data, layout = write_dataset(folder / f"{name}-data", images, [names[code] for code in encoded], patients, self._scale)
+        data, layout = write_dataset(folder / f"{name}-data", images, targets.table, patients, self._scale)
         self.study_ = search(
             data=data,
             name=name,
             layout=layout,
-            classes=names,
+            **targets.options,
             test_fraction=0,
             runs=folder,
             storage=default_storage(folder),
@@ -133,15 +135,19 @@ class AutoChestXrayClassifier(ClassifierMixin, BaseEstimator):
             **options,
         )
         self.classifier_ = self.study_.classifier()
+        self.classes_ = targets.classes
+        self.thresholds_ = None if self.classifier_.thresholds is None else np.array(self.classifier_.thresholds)
         return self
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: N803 - scikit-learn's name
-        """Return the class of each image, (n,); ``X`` as in ``fit``."""
+        """Return the class of each image, (n,), or the decision on each finding, (n, n_findings); ``X`` as in ``fit``."""
         probabilities = self.predict_proba(X)
+        if self.classifier_.is_multilabel:
+            return (probabilities >= np.array(self.classifier_.thresholds)).astype(np.int64)
         return self.classes_[probabilities.argmax(axis=1)]
 
     def predict_proba(self, X: Any) -> np.ndarray:  # noqa: N803 - scikit-learn's name
-        """Return the probability of each class, float64 (n, n_classes), in the order of ``classes_``.
+        """Return the probability of each class or finding, float64 (n, n_classes), in the order of ``classes_``.
 
         Args:
             X: Images, as in ``fit``.
@@ -161,7 +167,7 @@ class AutoChestXrayClassifier(ClassifierMixin, BaseEstimator):
                 f"({reason}). Remove them."
             )
         exact = probabilities.astype(np.float64)
-        return exact / exact.sum(axis=1, keepdims=True)
+        return exact if self.classifier_.is_multilabel else exact / exact.sum(axis=1, keepdims=True)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -169,6 +175,7 @@ class AutoChestXrayClassifier(ClassifierMixin, BaseEstimator):
         tags.input_tags.three_d_array = True
         tags.input_tags.one_d_array = True
         tags.input_tags.string = True
+        tags.classifier_tags.multi_label = True
         tags.non_deterministic = True  # a search that is limited by time
         tags.no_validation = True  # of a number of features
         return tags
@@ -226,6 +233,62 @@ class AutoChestXrayClassifier(ClassifierMixin, BaseEstimator):
             self.classifier_ = replace(classifier, members=tuple(members))
         if study is not None and (Path(study[1]) / study[0]).is_dir():
             self.study_ = open_study(study[0], runs=study[1], storage=default_storage(Path(study[1])))
+
+
+@dataclass(frozen=True, eq=False)
+class _Targets:
+    """The argument y of ``fit``.
+
+    Attributes:
+        classes: The labels, or the names or numbers of the findings.
+        table: The labels of each image, with the columns of a table of labels.
+        options: Keywords of the search.
+    """
+
+    classes: np.ndarray
+    table: pd.DataFrame
+    options: Mapping[str, Any]
+
+
+def _read_targets(y: Any) -> _Targets:
+    """Read classes, (n,), or label codes of findings, (n, n_findings).
+
+    Raises:
+        DataError: There is one class only, or a label of a finding is another number.
+        ValueError: The labels are no classes.
+    """
+    if np.ndim(y) == 2 and np.shape(y)[1] > 1:
+        return _read_findings(y)
+    labels = column_or_1d(y, warn=True)
+    check_classification_targets(labels)
+    classes, encoded = np.unique(labels, return_inverse=True)
+    if len(classes) < 2:
+        raise DataError(f"A classifier needs images of two classes or more; received only one class, {classes[0]}.")
+    names = _class_names(classes)
+    return _Targets(classes, pd.DataFrame({"label": [names[code] for code in encoded]}), {"classes": names})
+
+
+def _read_findings(y: Any) -> _Targets:
+    columns = list(y.columns) if isinstance(y, pd.DataFrame) else list(range(np.shape(y)[1]))
+    values = np.asarray(y, dtype=np.float64)
+    is_known = values >= 0  # false for NaN
+    if not np.isin(values[is_known], (ABSENT, PRESENT)).all():
+        raise DataError(
+            "Labels of findings must be 1 (present), 0 (absent), or NaN or negative if unknown; received values up to "
+            f"{np.nanmax(values):g}. Pass classes as one column."
+        )
+    names = _finding_names(columns)
+    table = pd.DataFrame(np.where(is_known, values, np.nan), columns=names).astype("Int64")
+    return _Targets(np.array(columns), table, {"task": MULTILABEL, "findings": names, "min_positives": 0})
+
+
+def _finding_names(columns: Sequence[Any]) -> list[str]:
+    """Return a distinct name for each finding that no table uses for another column."""
+    reserved = {name.casefold() for names in COLUMN_NAMES.values() for name in names}
+    return [
+        f"finding {name}" if isinstance(name, Number) or name.casefold() in reserved else name
+        for name in (name if isinstance(name, Number) else str(name) for name in columns)
+    ]
 
 
 def _class_names(labels: np.ndarray) -> list[str]:

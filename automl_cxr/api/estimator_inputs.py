@@ -6,7 +6,6 @@ An array of images becomes ``images.npy`` with a table of labels beside it (layo
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -102,7 +101,7 @@ def _image_column(names: Sequence[str], chosen: str | None) -> str:
 def write_dataset(
     folder: Path,
     images: EstimatorImages,
-    labels: Sequence[str],
+    labels: pd.DataFrame,
     patients: Sequence[str] | None,
     scale: tuple[float, float] | None,
 ) -> tuple[Path, str]:
@@ -111,7 +110,8 @@ def write_dataset(
     Args:
         folder: An empty folder.
         images: The images.
-        labels: Class name of each image.
+        labels: Labels of the images, with the columns of a table of labels: ``label``, the class names, or one column for each
+            finding.
         patients: Patient of each image, or None.
         scale: ``images.scale``.
 
@@ -122,11 +122,11 @@ def write_dataset(
     if images.pixels is not None:
         ids = range(len(images))
         _save(folder / _ARRAY, images, scale)
-    columns = ["index" if images.pixels is not None else "path", "label", *([] if patients is None else ["patient_id"])]
-    with (folder / _TABLE).open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows(zip(ids, labels, *([] if patients is None else [patients]), strict=True))
+    table = labels.copy()
+    table.insert(0, "index" if images.pixels is not None else "path", list(ids))
+    if patients is not None:
+        table["patient_id"] = list(patients)
+    table.to_csv(folder / _TABLE, index=False, lineterminator="\r\n")
     return (folder, "arrays") if images.pixels is not None else (folder / _TABLE, "csv")
 
 

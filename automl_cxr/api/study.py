@@ -32,7 +32,7 @@ from automl_cxr.results.recommendation_record import load_recommendation
 from automl_cxr.results.replay import TOLERANCE, Replay, replay_trial
 from automl_cxr.results.report import write_report
 from automl_cxr.results.sealed_images import count_test_images, record_test_images
-from automl_cxr.results.study_data import scored_images
+from automl_cxr.results.study_data import scored_findings, scored_images
 from automl_cxr.results.verification import Verification, verify_study
 from automl_cxr.study import study_info
 from automl_cxr.study.data_preparation import OnProgress
@@ -130,7 +130,13 @@ class Study:
             DataError: External images are unusable.
         """
         stores = [study._store for study in (self, *others)]
-        return build_leaderboard(*stores, sites=open_sites(external, class_map), **choices)
+        tasks = {store.spec.task for store in stores}
+        if external and len(tasks) > 1:
+            raise UsageError(
+                "External sites are scored for studies of one task; received studies of classes and of findings. Rank them "
+                "separately."
+            )
+        return build_leaderboard(*stores, sites=open_sites(external, class_map, task=tasks.pop()), **choices)
 
     def corrected_score(self, *, metric: str | None = None) -> CorrectedBest | None:
         """Estimate the score of the best trial on new patients: its score, corrected for the choice among the trials.
@@ -219,7 +225,7 @@ class Study:
             StudyError: The model does not exist, or the images changed.
             DataError: The images are not found or unusable.
         """
-        sites = open_sites([] if external is None else [external], class_map)
+        sites = open_sites([] if external is None else [external], class_map, task=self._store.spec.task)
         if not sites:
             return evaluate(self._store, self._open(what), part=part or "test", data=data, on_progress=on_progress)
         if part is not None or data is not None:
@@ -238,13 +244,22 @@ class Study:
                 return load_ensemble(Path(what))
 
     def validation_images(self, *, per_class: int | None = None, data: str | None = None) -> dict[str, str]:
-        """Return the class of each validation image by file path; see ``results.study_data.scored_images``.
+        """Return the class of each validation image by file path, or its findings; see ``results.study_data.scored_images``.
 
         Args:
             per_class: Largest number of images per class. [default: all]
             data: Folder or table of the images, if they were moved.
         """
         return scored_images(self._store, data, per_class=per_class)
+
+    def validation_findings(self, *, per_finding: int | None = None, data: str | None = None) -> dict[str, tuple[str, ...]]:
+        """Return the findings of each validation image by file path; see ``results.study_data.scored_findings``.
+
+        Args:
+            per_finding: Largest number of images with each finding. [default: all images]
+            data: Folder or table of the images, if they were moved.
+        """
+        return scored_findings(self._store, data, per_finding=per_finding)
 
     def explain(
         self,
@@ -264,8 +279,11 @@ class Study:
             data: Folder or table of the images, if they were moved.
             choices: Keywords of ``results.explain.explanation.explain``, such as ``method``, ``class_name`` and ``seconds``.
         """
+        classifier = self._open_for(images, what)
         labels = {} if images else self.validation_images(per_class=per_class, data=data)
-        return explain(self._open_for(images, what), images or list(labels), labels=labels, **choices)
+        if labels and classifier.is_multilabel and choices.get("class_name") is None:
+            choices["explained"] = self.validation_findings(per_finding=per_class, data=data)
+        return explain(classifier, images or list(labels), labels=labels, **choices)
 
     def corner_evidence(
         self,

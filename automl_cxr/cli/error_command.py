@@ -23,6 +23,7 @@ from automl_cxr.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:
     from automl_cxr.results.error_analysis import ErrorAnalysis
+    from automl_cxr.results.finding_errors import FindingErrors
 
 _TABLE_SUFFIXES = {".csv": "csv", ".json": "json", ".md": "md"}
 
@@ -91,7 +92,8 @@ def errors(
     """Show the images that the trials and ensembles of STUDY misclassify, with the probabilities.
 
     Images are counted by class in four groups: all models wrong, all right, only one wrong, only one right. Wrong predictions
-    are listed by confidence and by uncertainty. `--out errors.html` writes a page with the images.
+    are listed by confidence and by uncertainty. `--out errors.html` writes a page with the images. If images may have several
+    findings, the missed and the falsely reported findings are counted, and the pairs of errors in one image.
     """
     from automl_cxr import api
 
@@ -141,7 +143,7 @@ def _check_format(kind: str | None, out: Path | None) -> str:
     return kind or _TABLE_SUFFIXES.get(out.suffix.lower() if out else "", "html")
 
 
-def _as_json(analysis: ErrorAnalysis) -> dict[str, Any]:
+def _as_json(analysis: ErrorAnalysis | FindingErrors) -> dict[str, Any]:
     images = analysis.images
     return {
         "study": analysis.study,
@@ -149,12 +151,8 @@ def _as_json(analysis: ErrorAnalysis) -> dict[str, Any]:
         "images": len(images),
         "patients": len(set(images.patients)),
         "models": _records(analysis.by_model),
-        "classes": _records(analysis.by_class),
+        **(_finding_counts(analysis) if images.is_multilabel else _class_counts(analysis)),
         "pairs": _records(analysis.pairs),
-        "groups": {
-            str(group): [images.ids[row] for column in range(len(images.classes)) for row in analysis.rows(group, column)]
-            for group in analysis.groups
-        },
         "confusions": _records(analysis.confusions()),
         "unreadable": analysis.unreadable,
         "test_opened": analysis.n_opened,
@@ -162,21 +160,42 @@ def _as_json(analysis: ErrorAnalysis) -> dict[str, Any]:
     }
 
 
+def _class_counts(analysis: Any) -> dict[str, Any]:
+    images = analysis.images
+    groups = {
+        str(group): [images.ids[row] for column in range(len(images.classes)) for row in analysis.rows(group, column)]
+        for group in analysis.groups
+    }
+    return {"classes": _records(analysis.by_class), "groups": groups}
+
+
+def _finding_counts(analysis: Any) -> dict[str, Any]:
+    thresholds = [dict(zip(analysis.images.classes, row.tolist(), strict=True)) for row in analysis.thresholds]
+    return {
+        "findings": _records(analysis.by_finding),
+        "thresholds": dict(zip(analysis.models, thresholds, strict=True)),
+    }
+
+
 def _records(table: Any) -> list[dict[str, Any]]:
     return table.to_dict(orient="records")
 
 
-def _print_errors(analysis: ErrorAnalysis, n_shown: int) -> None:
+def _print_errors(analysis: ErrorAnalysis | FindingErrors, n_shown: int) -> None:
     images = analysis.images
     n_patients = len(set(images.patients))
     print_line(f"{analysis.study}, {analysis.place}: {len(images)} images, {n_patients} patients")
     print_table(analysis.by_model, title="errors of each model")
-    print_table(analysis.by_class, title="images of each class by agreement of the models")
-    if analysis.pairs.empty:
+    if images.is_multilabel:
+        shown = _print_finding_errors(analysis, n_shown)
+    else:
+        print_table(analysis.by_class, title="images of each class by agreement of the models")  # type: ignore[union-attr]
+        shown = ["image", "label", "model", "predicted", "probability", "margin"]
+        if not analysis.pairs.empty:
+            print_table(analysis.pairs, title="confused classes")
+    if not analysis.is_wrong.any():
         print_line("No image is misclassified.")
         return
-    print_table(analysis.pairs, title="confused classes")
-    shown = ["image", "label", "model", "predicted", "probability", "margin"]
     for order in ("confident", "uncertain"):
         worst = analysis.confusions(order=order).head(n_shown)[shown]
         print_table(worst, title=f"most {order} first")
@@ -184,3 +203,11 @@ def _print_errors(analysis: ErrorAnalysis, n_shown: int) -> None:
         print_message(f"excluded: {image}: {reason}")
     if analysis.n_opened:
         print_message(f"The test part was evaluated {analysis.n_opened} times, once per model. Do not select models by it.")
+
+
+def _print_finding_errors(analysis: Any, n_shown: int) -> list[str]:
+    """Print the errors on each finding and the pairs of errors; return the columns to show of the wrong decisions."""
+    print_table(analysis.by_finding, title="errors on each finding")
+    if not analysis.pairs.empty:
+        print_table(analysis.pairs.head(n_shown), title="images with two errors, the most frequent pairs first")
+    return ["image", "finding", "error", "model", "probability", "threshold", "margin"]

@@ -31,7 +31,12 @@ _DEFAULT_OUT = "explanations"
     help="Method: gradcam, the image regions that support a class; activations, the feature maps of every convolution and "
     "pooling layer; shap, the contribution of each region to the probability of the class.",
 )
-@click.option("--class", "class_name", metavar="NAME", help="Class to explain  [default: the predicted class of each image]")
+@click.option(
+    "--class",
+    "class_name",
+    metavar="NAME",
+    help="Class or finding to explain  [default: the predicted class of each image, or its predicted findings]",
+)
 @click.option(
     "--layer",
     metavar="NAME",
@@ -91,7 +96,8 @@ def explain(
     """Show which regions of IMAGES affect the predictions of a study's recommended classifier or of an ensemble.
 
     IMAGES are files or folders. The command writes a PNG file for each image, with the class and its probability, and an
-    index.csv.
+    index.csv. If images may have several findings, it writes a PNG file for each predicted finding of each image; without
+    IMAGES, for each finding of the validation images.
     """
     from automl_cxr import api
     from automl_cxr.data.dataset import load_image_paths
@@ -101,6 +107,7 @@ def explain(
     if corners and (out is not None or options.method != "gradcam" or options.seconds is not None):
         raise UsageError("--corners measures gradcam evidence and writes no files. Omit --out, --method and --time.")
     classifier = open_target(target, trial=trial, runs=runs, storage=storage)
+    explained: dict[str, tuple[str, ...]] = {}
     if paths:
         files, problems = load_image_paths(paths)
         images, labels = list(map(str, files)), {}
@@ -111,12 +118,14 @@ def explain(
         study = api.open_study(classifier.study, runs=runs, storage=storage)
         labels = study.validation_images(per_class=None if corners else per_class, data=data)
         images = list(labels)
+        if classifier.is_multilabel and class_name is None and not corners:
+            explained = study.validation_findings(per_finding=per_class, data=data)
     for path, reason in problems.items():
         _print_problem(path, reason)
     if corners:
         _measure(classifier, images, options, as_json=as_json)
     else:
-        _draw(classifier, images, labels, options, out or Path(_DEFAULT_OUT), as_json=as_json)
+        _draw(classifier, images, labels, explained, options, out or Path(_DEFAULT_OUT), as_json=as_json)
 
 
 def _print_problem(path: str, reason: str) -> None:
@@ -124,7 +133,14 @@ def _print_problem(path: str, reason: str) -> None:
 
 
 def _draw(
-    classifier: Classifier, images: list[str], labels: dict[str, str], options: ExplanationOptions, out: Path, *, as_json: bool
+    classifier: Classifier,
+    images: list[str],
+    labels: dict[str, str],
+    explained: dict[str, tuple[str, ...]],
+    options: ExplanationOptions,
+    out: Path,
+    *,
+    as_json: bool,
 ) -> None:
     from automl_cxr.results.explain.explanation import write_explanations
 
@@ -136,7 +152,14 @@ def _draw(
 
     with progress_bar("explaining") as on_progress:
         index = write_explanations(
-            classifier, images, options, out, labels=labels, on_progress=on_progress, on_problem=on_problem
+            classifier,
+            images,
+            options,
+            out,
+            labels=labels,
+            explained=explained,
+            on_progress=on_progress,
+            on_problem=on_problem,
         )
     n_done = index["image"].nunique()
     if as_json:

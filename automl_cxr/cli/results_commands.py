@@ -114,10 +114,12 @@ def evaluate(
                 "study": study.name,
                 "classifier": result.classifier,
                 "split": result.part,
-                **({"site": result.site, "notes": result.notes} if result.site else {}),
+                **({"site": result.site} if result.site else {}),
+                **({"notes": result.notes} if result.site or result.predictions.is_multilabel else {}),
                 "images": len(result.predictions),
                 "scores": result.scores,
                 "intervals": {name: vars(interval) for name, interval in result.intervals.items()},
+                **({"findings": result.per_class.to_dict(orient="index")} if result.predictions.is_multilabel else {}),
                 "confusion": result.confusion.to_dict(orient="index"),
                 "unreadable": result.unreadable,
                 "test_opened": result.n_opened,
@@ -131,6 +133,8 @@ def evaluate(
 def _print_evaluation(study: str, result: Any) -> None:
     import pandas as pd
 
+    from automl_cxr.results.tables import fold_intervals
+
     n_patients = len(set(result.predictions.patients))
     print_line(f"{study}, {result.classifier}, {result.place}: {len(result.predictions)} images, {n_patients} patients")
     rows = [
@@ -138,8 +142,12 @@ def _print_evaluation(study: str, result: Any) -> None:
         for name, interval in result.intervals.items()
     ]
     print_table(pd.DataFrame(rows), title="scores")
-    print_table(result.per_class.reset_index(), title="per class")
-    print_table(result.confusion.reset_index(names="true \\ predicted"), title="confusion matrix")
+    if result.predictions.is_multilabel:
+        print_table(fold_intervals(result.per_class.reset_index()), title="per finding")
+        print_table(result.confusion.reset_index(), title="decisions at the thresholds")
+    else:
+        print_table(result.per_class.reset_index(), title="per class")
+        print_table(result.confusion.reset_index(names="true \\ predicted"), title="confusion matrix")
     for image, reason in result.unreadable.items():
         print_message(f"excluded: {image}: {reason}")
     for note in result.notes:
@@ -171,7 +179,11 @@ def predict(
     storage: str | None,
     as_json: bool,
 ) -> None:
-    """Classify image files and all images in folders, with the recommended classifier of a study or an ensemble."""
+    """Classify image files and all images in folders, with the recommended classifier of a study or an ensemble.
+
+    If images may have several findings, the table has a probability and a decision (1 or 0, by the threshold of the classifier)
+    for each finding.
+    """
     from automl_cxr import api
     from automl_cxr.results.tables import to_json, to_plain_csv
 

@@ -62,7 +62,7 @@ def assign_patients(
     if labels.ndim == 2:
         table = count_labels(labels, patient, len(names))
         _cover_classes(table, part_of_patient, shuffled, len(shares))
-        stratify(table, np.bincount(patient).astype(float), part_of_patient, shuffled, sizes)
+        stratify(table, part_of_patient, shuffled, sizes)
         return part_of_patient[patient]
     n_classes = int(labels.max(initial=0)) + 1
     counts = np.bincount(patient * n_classes + labels, minlength=len(names) * n_classes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from automl_cxr.ensemble.weight_scoring import WeightScorer
+from automl_cxr.ensemble.weight_scorer_base import BaseWeightScorer
 from automl_cxr.errors import UsageError
 
 
@@ -30,12 +30,12 @@ def top_k_weights(order: np.ndarray, k: int) -> np.ndarray:
     return weights
 
 
-def rank_members(scorer: WeightScorer) -> np.ndarray:
+def rank_members(scorer: BaseWeightScorer) -> np.ndarray:
     """Rank the members, best first: by the objective, then by squared error, then by position; indices (n_members,)."""
     return scorer.rank(np.eye(scorer.n_members))
 
 
-def greedy_weights(scorer: WeightScorer, *, n_rounds: int = 50) -> np.ndarray:
+def greedy_weights(scorer: BaseWeightScorer, *, n_rounds: int = 50) -> np.ndarray:
     """Select members one after another, with replacement. The weight of a member is how often it was selected.
 
     Caruana et al. 2004, "Ensemble selection from libraries of models": each round adds the member with which the average of

@@ -12,15 +12,20 @@ from automl_cxr.ensemble.baselines import greedy_weights, rank_members, top_k_we
 from automl_cxr.ensemble.combiners import Combiner, WeightedAverage
 from automl_cxr.ensemble.cross_fitting import evolve_on_halves
 from automl_cxr.ensemble.exact_two_member import exact_two_member_weights
+from automl_cxr.ensemble.finding_combiners import AverageByFinding
+from automl_cxr.ensemble.finding_fits import fit_logit_mean, fit_stacking_of_findings
+from automl_cxr.ensemble.finding_weight_scoring import FindingWeightScorer
+from automl_cxr.ensemble.fit_sample import sample_patients
 from automl_cxr.ensemble.genetic_settings import DEFAULT_SETTINGS, GeneticSettings
 from automl_cxr.ensemble.geometric_mean import fit_geometric_mean
 from automl_cxr.ensemble.objective import MACRO_F1, Objective
 from automl_cxr.ensemble.stacking import fit_stacking
+from automl_cxr.ensemble.weight_scorer_base import BaseWeightScorer
 from automl_cxr.ensemble.weight_scoring import WeightScorer
 from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.scoring.predictions import Predictions, align
 
-Fit = Callable[[WeightScorer, Sequence[str], GeneticSettings], Combiner]
+Fit = Callable[[BaseWeightScorer, Sequence[str], GeneticSettings], Combiner]
 
 
 @dataclass(frozen=True)
@@ -29,27 +34,45 @@ class Method:
 
     Attributes:
         description: One line for help texts.
-        fit: Takes the scorer, the patient of each image and the settings; returns the combiner.
+        fit_classes: Takes the scorer, the patient of each image and the settings; returns the combiner. For one class of each
+            image.
         n_members: Required number of members; None for any number.
+        fit_findings: The same for several findings; by default ``fit_classes``.
+        is_costly: Whether fits for findings use a sample of the images if there are many.
     """
 
     description: str
-    fit: Fit
+    fit_classes: Fit
     n_members: int | None = None
+    fit_findings: Fit | None = None
+    is_costly: bool = True
+
+    def fit(self, scorer: BaseWeightScorer, patients: Sequence[str], settings: GeneticSettings) -> Combiner:
+        """Fit the combiner to the images of a scorer, whose patients are given."""
+        if scorer.labels.ndim == 1:
+            return self.fit_classes(scorer, patients, settings)
+        if self.is_costly:
+            scorer, patients, settings = sample_patients(scorer, patients, settings)
+        return (self.fit_findings or self.fit_classes)(scorer, patients, settings)
 
 
-def _average_of(find_weights: Callable[[WeightScorer], np.ndarray]) -> Fit:
+def _average_of(find_weights: Callable[[BaseWeightScorer], np.ndarray]) -> Fit:
     return lambda scorer, _patients, _settings: WeightedAverage(find_weights(scorer))
 
 
 # Ordered from simple to elaborate: the first of several methods that are not distinguishable is recommended.
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
-        "best": Method("the best member alone", _average_of(lambda scorer: top_k_weights(rank_members(scorer), 1))),
-        "average": Method("equal weights for all members", _average_of(lambda scorer: uniform_weights(scorer.n_members))),
+        "best": Method(
+            "the best member alone", _average_of(lambda scorer: top_k_weights(rank_members(scorer), 1)), is_costly=False
+        ),
+        "average": Method(
+            "equal weights for all members", _average_of(lambda scorer: uniform_weights(scorer.n_members)), is_costly=False
+        ),
         "geometric": Method(
             "geometric mean with weights that minimise the log loss, close to equal weights",
             lambda scorer, _patients, _settings: fit_geometric_mean(scorer.probabilities, scorer.labels),
+            fit_findings=lambda scorer, _patients, _settings: fit_logit_mean(scorer.probabilities, scorer.labels),
         ),
         "greedy": Method("greedy selection with replacement (Caruana et al. 2004)", _average_of(greedy_weights)),
         "sweep": Method("two members: the exact optimum", _average_of(exact_two_member_weights), n_members=2),
@@ -58,12 +81,18 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             lambda scorer, patients, settings: WeightedAverage(evolve_on_halves(scorer, patients, settings)),
         ),
         "ga-by-class": Method(
-            "genetic algorithm with a weight for each member and class",
+            "genetic algorithm with a weight for each member and class or finding",
             lambda scorer, patients, settings: WeightedAverage(evolve_on_halves(scorer, patients, settings, by_class=True)),
+            fit_findings=lambda scorer, patients, settings: AverageByFinding(
+                evolve_on_halves(scorer, patients, settings, by_class=True)
+            ),
         ),
         "stacking": Method(
-            "regularised multinomial regression on log-probabilities",
+            "regularised multinomial regression on log-probabilities, or a regression for each finding on logits",
             lambda scorer, patients, settings: fit_stacking(scorer.probabilities, scorer.labels, patients, seed=settings.seed),
+            fit_findings=lambda scorer, patients, settings: fit_stacking_of_findings(
+                scorer.probabilities, scorer.labels, patients, seed=settings.seed
+            ),
         ),
     }
 )
@@ -154,11 +183,11 @@ def check_method(method: str, n_members: int) -> None:
         raise UsageError(f"The method '{method}' is for {METHODS[method].n_members} members; received {n_members}. Try ga.")
 
 
-def build_weight_scorer(members: Sequence[Predictions], objective: Objective) -> tuple[WeightScorer, Predictions]:
+def build_weight_scorer(members: Sequence[Predictions], objective: Objective) -> tuple[BaseWeightScorer, Predictions]:
     """Match members' images by id and create their scorer.
 
     Returns:
-        The scorer, and the first member's predictions. Both have the same order of images.
+        The scorer, and the first member's predictions without thresholds. Both have the same order of images.
 
     Raises:
         UsageError: There is no member, or the objective needs a normal class and has none.
@@ -166,6 +195,9 @@ def build_weight_scorer(members: Sequence[Predictions], objective: Objective) ->
     """
     probabilities, images = align(members)
     images.require_labels()
+    images = replace(images, thresholds=None)
+    if images.is_multilabel:
+        return FindingWeightScorer(probabilities, images.labels, objective=objective), images
     return WeightScorer(probabilities, images.labels, objective=objective), images
 
 
@@ -181,9 +213,9 @@ def ensemble_predictions(members: Sequence[Predictions], combiner: Combiner) -> 
         DataError: Members differ in images, labels or classes.
     """
     probabilities, images = align(members)
-    return replace(images, probabilities=combiner.combine(probabilities))
+    return replace(images, probabilities=combiner.combine(probabilities), thresholds=None)
 
 
-def _fit(method: str, scorer: WeightScorer, patients: Sequence[str], settings: GeneticSettings) -> FittedEnsemble:
+def _fit(method: str, scorer: BaseWeightScorer, patients: Sequence[str], settings: GeneticSettings) -> FittedEnsemble:
     combiner = METHODS[method].fit(scorer, patients, settings)
     return FittedEnsemble(method, combiner, scorer.objective.score(scorer.labels, combiner.combine(scorer.probabilities)))

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from automl_cxr.ensemble.finding_combiners import CalibratedFindings, read_average_by_finding, read_stacking_by_finding
 from automl_cxr.ensemble.weighted_average import normalize_weights, weighted_average
 from automl_cxr.errors import DataError, UsageError
 from automl_cxr.scoring.calibration import with_temperature
@@ -26,7 +27,7 @@ class Combiner(Protocol):
         """Return the influence of each member on one class, float64 (n_members,), sum 1."""
 
     def combine(self, probabilities: np.ndarray) -> np.ndarray:
-        """Convert members' probabilities (n_members, n, k) into the ensemble's, float32 (n, k), rows sum to 1.
+        """Convert members' probabilities (n_members, n, k) into the ensemble's, float32 (n, k); of classes, rows sum to 1.
 
         Raises:
             UsageError: The combiner is for another number of members or classes.
@@ -154,7 +155,10 @@ def combiner_from_record(record: Mapping[str, Any], *, n_members: int, n_classes
         ) from error
     if not 0 < temperature < np.inf:
         raise DataError(f"A temperature must be above 0 and finite; received {temperature}. Build the ensemble again.")
-    return combiner if temperature == 1 else CalibratedCombiner(combiner, temperature)
+    if temperature == 1:
+        return combiner
+    calibrated = CalibratedFindings if record.get("link") == "sigmoid" else CalibratedCombiner
+    return calibrated(combiner, temperature)
 
 
 def log_probabilities(probabilities: np.ndarray) -> np.ndarray:
@@ -183,4 +187,9 @@ def _read_stacking(record: Mapping[str, Any], n_members: int, n_classes: int) ->
     return Stacking(coefficients, intercepts)
 
 
-_READERS = {"average": _read_average, "stacking": _read_stacking}
+_READERS = {
+    "average": _read_average,
+    "stacking": _read_stacking,
+    "average_by_finding": read_average_by_finding,
+    "stacking_by_finding": read_stacking_by_finding,
+}

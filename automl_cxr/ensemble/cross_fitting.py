@@ -10,13 +10,13 @@ from automl_cxr.data.patient_folds import patient_folds
 from automl_cxr.ensemble.baselines import greedy_weights, rank_members, top_k_weights, uniform_weights
 from automl_cxr.ensemble.genetic import evolve_weights
 from automl_cxr.ensemble.genetic_settings import GeneticSettings
-from automl_cxr.ensemble.weight_scoring import WeightScorer
+from automl_cxr.ensemble.weight_scorer_base import BaseWeightScorer
 
 _N_STEPS = 10
 
 
 def evolve_on_halves(
-    scorer: WeightScorer, patients: Sequence[str], settings: GeneticSettings, *, by_class: bool = False
+    scorer: BaseWeightScorer, patients: Sequence[str], settings: GeneticSettings, *, by_class: bool = False
 ) -> np.ndarray:
     """Find ensemble weights that generalise to other patients.
 
@@ -37,6 +37,8 @@ def evolve_on_halves(
     """
     parts = _halves(scorer, patients, settings)
     evolved = [evolve_weights(part, settings, by_class=by_class).weights for part in parts]
+    if by_class:
+        evolved = [scorer.standardize(weights) for weights in evolved]
     simple = top_k_weights(rank_members(scorer), min(settings.shrink_to, scorer.n_members))
     mean = np.mean(evolved, axis=0)
     if by_class:
@@ -44,7 +46,7 @@ def evolve_on_halves(
     return _at_least_as_good_as_simple((1 - settings.shrinkage) * mean + settings.shrinkage * simple, scorer)
 
 
-def _at_least_as_good_as_simple(weights: np.ndarray, scorer: WeightScorer) -> np.ndarray:
+def _at_least_as_good_as_simple(weights: np.ndarray, scorer: BaseWeightScorer) -> np.ndarray:
     """Move weights towards the best simple weights until their score on the images of the scorer is not lower."""
     best_member = top_k_weights(rank_members(scorer), 1)
     simple = np.stack([best_member, uniform_weights(scorer.n_members), greedy_weights(scorer)])
@@ -56,7 +58,7 @@ def _at_least_as_good_as_simple(weights: np.ndarray, scorer: WeightScorer) -> np
     return np.asarray(moved[is_enough.argmax()])
 
 
-def _halves(scorer: WeightScorer, patients: Sequence[str], settings: GeneticSettings) -> Iterator[WeightScorer]:
+def _halves(scorer: BaseWeightScorer, patients: Sequence[str], settings: GeneticSettings) -> Iterator[BaseWeightScorer]:
     """Yield both halves of each division; all images if there is no division or a class has only one patient."""
     for number in range(settings.halvings):
         folds = patient_folds(scorer.labels, patients, 2, seed=settings.seed + number)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from automl_cxr.ensemble.objective import LOG_LOSS, Objective
+from automl_cxr.ensemble.finding_sweep import best_first_weight, is_sweep_of_pairs_possible
+from automl_cxr.ensemble.finding_weight_scoring import FindingWeightScorer
+from automl_cxr.ensemble.objective import LOG_LOSS
+from automl_cxr.ensemble.weight_scorer_base import BaseWeightScorer
 from automl_cxr.ensemble.weight_scoring import WeightScorer
 from automl_cxr.errors import UsageError
 
@@ -13,25 +16,35 @@ _BLOCK = 2**14  # changes of class whose confusion matrices are in memory at the
 _MARGIN = 0.1  # distance from an interval's ends, as a share of its width: rounding at an end could change a class
 
 
-def has_exact_optimum(objective: Objective) -> bool:
-    """Return whether ``exact_two_member_weights`` finds the exact optimum of an objective rather than the best on a grid."""
-    return objective.metric.of_confusions is not None or objective.name == LOG_LOSS
+def has_exact_optimum(scorer: BaseWeightScorer) -> bool:
+    """Return whether ``exact_two_member_weights`` finds the exact optimum rather than the best on a grid."""
+    if isinstance(scorer, FindingWeightScorer):
+        return scorer.objective.name == LOG_LOSS or is_sweep_of_pairs_possible(scorer)
+    return scorer.objective.metric.of_confusions is not None or scorer.objective.name == LOG_LOSS
 
 
-def exact_two_member_weights(scorer: WeightScorer) -> np.ndarray:
+def exact_two_member_weights(scorer: BaseWeightScorer) -> np.ndarray:
     """Find the optimal weights of two members, float64 (2,), sum 1.
 
     The votes of an image are linear in the first member's weight, so its predicted class changes at most k - 1 times. A metric
     of the confusion matrix is therefore constant between two neighbouring changes of all images, and each of these intervals
     from 0 to 1 is scored. Ties are broken by the Brier score, which is quadratic in the weight. Log loss is
-    convex and is minimised directly. For any other metric, the best of 1,001 weights is returned.
+    convex and is minimised directly. For any other metric, the best of 1,001 weights is returned. Of findings, the area under
+    the ROC curve changes where two images with different labels change their order (``finding_sweep``).
 
     Raises:
         UsageError: The number of members is not two.
     """
     if scorer.n_members != 2:
         raise UsageError(f"The method 'sweep' needs two members. Received {scorer.n_members}. Use another method.")
-    if scorer.objective.metric.of_confusions is not None:
+    if isinstance(scorer, FindingWeightScorer):
+        first = best_first_weight(scorer)
+        if first is None:
+            grid = _pairs(np.linspace(0, 1, _N_GRID))
+            return grid[scorer.rank(grid)[0]]
+    elif not isinstance(scorer, WeightScorer):
+        raise TypeError(f"no sweep for {type(scorer).__name__}")
+    elif scorer.objective.metric.of_confusions is not None:
         first = _best_in_intervals(scorer)
     elif scorer.objective.name == LOG_LOSS:
         first = _least_log_loss(scorer)

@@ -18,7 +18,7 @@ from deap import base, tools  # DEAP ships no types
 from automl_cxr.ensemble.baselines import greedy_weights, rank_members, top_k_weights, uniform_weights
 from automl_cxr.ensemble.exact_two_member import exact_two_member_weights, has_exact_optimum
 from automl_cxr.ensemble.genetic_settings import GeneticSettings
-from automl_cxr.ensemble.weight_scoring import WeightScorer
+from automl_cxr.ensemble.weight_scorer_base import BaseWeightScorer
 
 _MIN_IMPROVEMENT = 1e-4  # of the fitness: smaller improvements of the Brier score could continue for many generations
 
@@ -56,7 +56,7 @@ class _Individual:
     fitness: _Fitness
 
 
-def evolve_weights(scorer: WeightScorer, settings: GeneticSettings, *, by_class: bool = False) -> GeneticResult:
+def evolve_weights(scorer: BaseWeightScorer, settings: GeneticSettings, *, by_class: bool = False) -> GeneticResult:
     """Find ensemble weights with the highest fitness on all labelled (validation) images.
 
     The algorithm of the reference report on ChestX-ray14 (section 7.2.1) in its own pseudocode:
@@ -88,12 +88,12 @@ def evolve_weights(scorer: WeightScorer, settings: GeneticSettings, *, by_class:
     return GeneticResult(weights[0], float(scorer.score(weights)[0]), history)
 
 
-def seed_weights(scorer: WeightScorer) -> list[np.ndarray]:
+def seed_weights(scorer: BaseWeightScorer) -> list[np.ndarray]:
     """Return the weights of the initial population, simplest first, each (n_members,)."""
     n_members, order = scorer.n_members, rank_members(scorer)
     top = [top_k_weights(order, k) for k in range(2, n_members)]
     # Without this seed the algorithm finds the exact optimum of two members in 96 of 100 problems.
-    exact = [exact_two_member_weights(scorer)] if n_members == 2 and has_exact_optimum(scorer.objective) else []
+    exact = [exact_two_member_weights(scorer)] if n_members == 2 and has_exact_optimum(scorer) else []
     return [uniform_weights(n_members), *np.eye(n_members), *top, greedy_weights(scorer), *exact]
 
 
@@ -108,7 +108,7 @@ def _as_weights(genes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _evolve_once(
-    scorer: WeightScorer, seeds: np.ndarray, shape: tuple[int, ...], settings: GeneticSettings, restart: int
+    scorer: BaseWeightScorer, seeds: np.ndarray, shape: tuple[int, ...], settings: GeneticSettings, restart: int
 ) -> tuple[_Individual, tuple[float, ...]]:
     """Run the algorithm once. Return the best individual and the best fitness of each generation."""
     n_elite = min(max(1, round(settings.elitism_fraction * settings.population)), settings.population - 1)
@@ -126,7 +126,7 @@ def _evolve_once(
 
 
 def _build_toolbox(
-    scorer: WeightScorer, shape: tuple[int, ...], settings: GeneticSettings, n_elite: int, rng: np.random.Generator
+    scorer: BaseWeightScorer, shape: tuple[int, ...], settings: GeneticSettings, n_elite: int, rng: np.random.Generator
 ) -> base.Toolbox:
     """Register the operators with the settings of one run. Populations are sorted, best individual first."""
     n_averaged = max(1, round(settings.gene_fraction * np.prod(shape)))
@@ -150,7 +150,7 @@ def _initialize(
 
 
 def _evaluate(
-    genes: np.ndarray, *, scorer: WeightScorer, shape: tuple[int, ...], settings: GeneticSettings
+    genes: np.ndarray, *, scorer: BaseWeightScorer, shape: tuple[int, ...], settings: GeneticSettings
 ) -> list[_Individual]:
     """Evaluate weightings (n, n_genes) at once. Return the individuals, best first."""
     weights = _as_weights(genes, shape)

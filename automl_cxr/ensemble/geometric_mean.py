@@ -11,7 +11,7 @@ import numpy as np
 
 from automl_cxr.ensemble.combiners import Stacking, log_probabilities
 
-_DEVIATION = 0.15
+PRIOR_DEVIATION = 0.15
 """Standard deviation of the normal prior of a weight, whose mean is equal weights of sum 1. With few images, weights remain
 close to equal."""
 
@@ -44,10 +44,10 @@ def fit_geometric_mean(probabilities: np.ndarray, labels: np.ndarray) -> Stackin
         totals = powers.sum(axis=1, keepdims=True)
         losses = (np.log(totals) + highest)[:, 0] - weights @ of_truth
         expected = np.einsum("mnk,nk->mn", logs, powers / totals)
-        distance = (weights - equal) / _DEVIATION
+        distance = (weights - equal) / PRIOR_DEVIATION
         return (
             float(importance @ losses + distance @ distance / 2),
-            (expected - of_truth) @ importance + distance / _DEVIATION,
+            (expected - of_truth) @ importance + distance / PRIOR_DEVIATION,
         )
 
     solution = minimize(loss_and_gradient, equal, jac=True, method="L-BFGS-B", bounds=[(0, None)] * n_members)

@@ -7,20 +7,22 @@ from collections.abc import Sequence
 import numpy as np
 
 from automl_cxr.ensemble.baselines import rank_members
-from automl_cxr.ensemble.weight_scoring import WeightScorer
+from automl_cxr.ensemble.finding_diversity import decisions, disagreements, logit_correlations
+from automl_cxr.ensemble.weight_scorer_base import BaseWeightScorer
 
 NEAR_DUPLICATE = 0.98  # correlation of errors above which a member hardly improves an ensemble
 _WEIGHT_OF_DISAGREEMENT = 0.1  # relative to the objective: ten points of disagreement count as one point of score
 _BONUS_OF_A_NEW_KIND = 0.02  # added to the objective: networks of another kind make other errors on new images, too
 
 
-def choose_diverse(scorer: WeightScorer, n_chosen: int, *, kinds: Sequence[str] | None = None) -> list[int]:
+def choose_diverse(scorer: BaseWeightScorer, n_chosen: int, *, kinds: Sequence[str] | None = None) -> list[int]:
     """Choose members greedily by common score, differences between predictions, and kinds of networks.
 
     The first is the best single member. Each step adds the candidate with the highest sum of three terms: the score of the
     uniform average with the members chosen so far, a tenth of the share of images that the candidate classifies differently
-    from their average, and 0.02 if no chosen member is of its kind. A candidate whose errors are nearly equal to those of a
-    chosen member (``near_duplicates``) is added only if no other one is left.
+    from their average (for findings, of the reported findings that only one of the two reports), and 0.02 if no chosen member
+    is of its kind. A candidate whose errors are nearly equal to those of a chosen member (``near_duplicates``) is added only if
+    no other one is left.
 
     Args:
         scorer: Candidates' probabilities, labels and the objective.
@@ -34,25 +36,36 @@ def choose_diverse(scorer: WeightScorer, n_chosen: int, *, kinds: Sequence[str] 
     kind = np.asarray(kinds if kinds is not None else [""] * scorer.n_members, dtype=np.str_)
     is_duplicate = error_correlations(scorer) > NEAR_DUPLICATE
     chosen = [int(rank_members(scorer)[0])]
-    predicted = scorer.probabilities.argmax(axis=2)
+    predicted = _predict(scorer, scorer.probabilities)
     while len(chosen) < n_chosen:
         is_chosen = np.isin(np.arange(scorer.n_members), chosen)
         is_distinct = ~is_chosen & ~is_duplicate[chosen].any(axis=0)
         candidates = np.flatnonzero(is_distinct if is_distinct.any() else ~is_chosen)
         weights = (is_chosen + np.eye(scorer.n_members)[candidates]) / (len(chosen) + 1)
-        average = scorer.probabilities[chosen].mean(axis=0).argmax(axis=1)
-        disagreement = (predicted[candidates] != average).mean(axis=1)
+        average = _predict(scorer, scorer.probabilities[chosen].mean(axis=0))
+        disagreement = _disagreements(scorer, predicted[candidates], average)
         is_new = ~np.isin(kind[candidates], kind[chosen])
         scores = scorer.score(weights) + _WEIGHT_OF_DISAGREEMENT * disagreement + _BONUS_OF_A_NEW_KIND * is_new
         chosen.append(int(candidates[scores.argmax()]))
     return chosen
 
 
-def error_correlations(scorer: WeightScorer) -> np.ndarray:
+def _predict(scorer: BaseWeightScorer, probabilities: np.ndarray) -> np.ndarray:
+    """Return the predicted classes (..., n), or the decisions on findings (..., n, k)."""
+    return decisions(scorer.labels, probabilities) if scorer.labels.ndim == 2 else probabilities.argmax(axis=-1)
+
+
+def _disagreements(scorer: BaseWeightScorer, predicted: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    return disagreements(predicted, reference) if scorer.labels.ndim == 2 else (predicted != reference).mean(axis=1)
+
+
+def error_correlations(scorer: BaseWeightScorer) -> np.ndarray:
     """Correlate members' errors (probabilities minus truth, over images and classes), (n_members, n_members).
 
-    A member without any error has correlation 0 with all others.
+    A member without any error has correlation 0 with all others. For findings, see ``logit_correlations``.
     """
+    if scorer.labels.ndim == 2:
+        return logit_correlations(scorer.labels, scorer.probabilities)
     truth = np.eye(scorer.n_classes, dtype=np.float32)[scorer.labels].ravel()
     products = np.empty((scorer.n_members, scorer.n_members))
     for row, member in enumerate(scorer.probabilities):
@@ -68,7 +81,7 @@ def error_correlations(scorer: WeightScorer) -> np.ndarray:
     return correlations
 
 
-def near_duplicates(scorer: WeightScorer, *, threshold: float = NEAR_DUPLICATE) -> list[tuple[int, int, float]]:
+def near_duplicates(scorer: BaseWeightScorer, *, threshold: float = NEAR_DUPLICATE) -> list[tuple[int, int, float]]:
     """List pairs of members whose errors correlate above ``threshold``, the highest first: (index, index, correlation)."""
     correlations = error_correlations(scorer)
     rows, columns = np.triu_indices(scorer.n_members, k=1)

@@ -11,7 +11,7 @@ from automl_cxr.data.patient_folds import patient_folds
 from automl_cxr.ensemble.build import METHODS, build_weight_scorer, methods_for
 from automl_cxr.ensemble.genetic_settings import DEFAULT_SETTINGS, GeneticSettings
 from automl_cxr.ensemble.objective import MACRO_F1, Objective
-from automl_cxr.ensemble.weight_scoring import WeightScorer
+from automl_cxr.ensemble.weight_scorer_base import BaseWeightScorer
 from automl_cxr.scoring.intervals import Interval, paired_differences
 from automl_cxr.scoring.predictions import Predictions
 
@@ -99,13 +99,13 @@ def compare_methods_out_of_fold(
     return MethodComparison(int(folds.max()) + 1, scores, recommended, _simplest_within_one_error(scores, gains))
 
 
-def _folds(scorer: WeightScorer, patients: Sequence[str], seed: int) -> np.ndarray | None:
+def _folds(scorer: BaseWeightScorer, patients: Sequence[str], seed: int) -> np.ndarray | None:
     candidates = (patient_folds(scorer.labels, patients, n_folds, seed=seed) for n_folds in _FOLDS)
     return next((folds for folds in candidates if folds is not None), None)
 
 
 def _predict_out_of_fold(
-    method: str, scorer: WeightScorer, images: Predictions, folds: np.ndarray, settings: GeneticSettings
+    method: str, scorer: BaseWeightScorer, images: Predictions, folds: np.ndarray, settings: GeneticSettings
 ) -> Predictions:
     probabilities = np.empty((scorer.n_images, scorer.n_classes), dtype=np.float32)
     patients = np.asarray(images.patients, dtype=np.str_)

@@ -9,16 +9,19 @@ from typing import Any
 import numpy as np
 
 from automl_cxr.data.patient_folds import patient_folds
-from automl_cxr.ensemble.build import AUTO, DEFAULT_METHOD, FittedEnsemble, check_method, compare_methods
+from automl_cxr.ensemble.build import AUTO, DEFAULT_METHOD, FittedEnsemble, build_weight_scorer, check_method, compare_methods
 from automl_cxr.ensemble.combiners import CalibratedCombiner, Combiner
+from automl_cxr.ensemble.finding_combiners import CalibratedFindings
 from automl_cxr.ensemble.genetic_settings import DEFAULT_SETTINGS, GeneticSettings
 from automl_cxr.ensemble.member_selection import near_duplicates
 from automl_cxr.ensemble.method_comparison import SIMPLEST, MethodComparison, compare_methods_out_of_fold
 from automl_cxr.ensemble.objective import MACRO_F1, Objective
-from automl_cxr.ensemble.weight_scoring import WeightScorer
-from automl_cxr.scoring.calibration import expected_calibration_error, fit_temperature, with_temperature
+from automl_cxr.scoring import calibration as class_calibration
+from automl_cxr.scoring import finding_calibration
 from automl_cxr.scoring.intervals import Interval, bootstrap_interval
+from automl_cxr.scoring.metrics import METRICS
 from automl_cxr.scoring.predictions import Predictions, align
+from automl_cxr.scoring.thresholds import choose_thresholds
 
 WITHOUT_COMPARISON = "average"
 """The method that ``AUTO`` uses if there are too few patients for a comparison out of fold: it has no fitted weights."""
@@ -54,7 +57,8 @@ class Combination:
         comparison: The out-of-fold results of every method; None where a class has only one patient.
         calibration: The temperature.
         duplicates: Pairs of members with nearly equal errors: (name, name, correlation of their errors).
-        predictions: The ensemble's predictions for the images that it was fitted on.
+        predictions: The ensemble's predictions for the images that it was fitted on. For findings, their thresholds were chosen
+            out of fold where there are folds.
         interval: 95 % bootstrap interval by patient of the method's score, out of fold where there are folds.
     """
 
@@ -159,6 +163,7 @@ def combine_members(
     check_method(method, len(members))
     probabilities, images = align(members, names=names)
     images.require_labels()
+    images = replace(images, thresholds=None)
     members = [replace(images, probabilities=one) for one in probabilities]
     fitted = compare_methods(members, objective=objective, settings=settings, methods=compared)
     comparison = compare_methods_out_of_fold(members, objective=objective, settings=settings, methods=compared)
@@ -169,9 +174,12 @@ def combine_members(
     out_of_fold = None if comparison is None else comparison.methods[method].predictions
     calibration = _calibrate(out_of_fold, settings.seed)
     if calibration.temperature != 1:
-        combiner = CalibratedCombiner(combiner, calibration.temperature)
+        calibrated = CalibratedFindings if images.is_multilabel else CalibratedCombiner
+        combiner = calibrated(combiner, calibration.temperature)
     predictions = replace(images, probabilities=combiner.combine(probabilities))
-    pairs = near_duplicates(WeightScorer(probabilities, images.labels))
+    if images.is_multilabel:
+        predictions = replace(predictions, thresholds=_choose_thresholds(out_of_fold or predictions, calibration))
+    pairs = near_duplicates(build_weight_scorer(members, objective)[0])
     return Combination(
         names=tuple(names),
         method=method,
@@ -196,13 +204,23 @@ def _calibrate(out_of_fold: Predictions | None, seed: int) -> Calibration:
     if out_of_fold is None:
         return uncalibrated
     labels, probabilities = out_of_fold.labels, out_of_fold.probabilities
+    scaling = finding_calibration if out_of_fold.is_multilabel else class_calibration
     halves = patient_folds(labels, out_of_fold.patients, 2, seed=seed)
     if halves is None:
         return uncalibrated
     calibrated = np.empty_like(probabilities)
     for half in (0, 1):
         inside = halves == half
-        temperature = fit_temperature(labels[~inside], probabilities[~inside])
-        calibrated[inside] = with_temperature(probabilities[inside], temperature)
-    before, after = (expected_calibration_error(labels, one) for one in (probabilities, calibrated))
-    return Calibration(fit_temperature(labels, probabilities) if after < before else 1.0, before, after)
+        temperature = scaling.fit_temperature(labels[~inside], probabilities[~inside])
+        calibrated[inside] = scaling.with_temperature(probabilities[inside], temperature)
+    error = METRICS["calibration_error"].function
+    before, after = (error(labels, one, None) for one in (probabilities, calibrated))
+    return Calibration(scaling.fit_temperature(labels, probabilities) if after < before else 1.0, before, after)
+
+
+def _choose_thresholds(predictions: Predictions, calibration: Calibration) -> np.ndarray:
+    """Choose the thresholds of an ensemble for findings on predictions before the temperature is applied, float64 (k,)."""
+    probabilities, temperature = predictions.probabilities, calibration.temperature
+    if temperature != 1:
+        probabilities = finding_calibration.with_temperature(probabilities, temperature)
+    return choose_thresholds(predictions.labels, probabilities)

@@ -11,9 +11,9 @@ from automl_cxr.ensemble.combiners import Stacking, log_probabilities
 from automl_cxr.scoring.calibration import log_loss
 
 # Inverse strengths of the L2 penalty, strongest penalty first; in a tie the stronger penalty is used.
-_INVERSE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-_N_FOLDS = 4
-_MAX_STEPS = 300
+INVERSE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+N_FOLDS = 4
+MAX_STEPS = 300
 _LOGIT_OF_ABSENT_CLASS = -30.0
 
 
@@ -28,14 +28,14 @@ def fit_stacking(probabilities: np.ndarray, labels: np.ndarray, patients: Sequen
         patients: The patient of each image, (n,).
         seed: Seed of the folds.
     """
-    folds = patient_folds(labels, patients, _N_FOLDS, seed=seed)
-    strength = _INVERSE_STRENGTHS[0] if folds is None else _choose_strength(probabilities, labels, folds)
+    folds = patient_folds(labels, patients, N_FOLDS, seed=seed)
+    strength = INVERSE_STRENGTHS[0] if folds is None else _choose_strength(probabilities, labels, folds)
     return _fit(probabilities, labels, strength)
 
 
 def _choose_strength(probabilities: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> float:
     losses = []
-    for strength in _INVERSE_STRENGTHS:
+    for strength in INVERSE_STRENGTHS:
         predicted = np.empty((len(labels), probabilities.shape[2]), dtype=np.float32)
         for fold in np.unique(folds):
             inside = folds == fold
@@ -43,7 +43,7 @@ def _choose_strength(probabilities: np.ndarray, labels: np.ndarray, folds: np.nd
         losses.append(log_loss(labels, predicted))
         if losses[-1] > min(losses):
             break  # the loss is nearly convex in the strength: weaker penalties overfit more
-    return _INVERSE_STRENGTHS[int(np.argmin(losses))]
+    return INVERSE_STRENGTHS[int(np.argmin(losses))]
 
 
 def _fit(probabilities: np.ndarray, labels: np.ndarray, strength: float) -> Stacking:
@@ -58,7 +58,7 @@ def _fit(probabilities: np.ndarray, labels: np.ndarray, strength: float) -> Stac
         intercepts[present] = 0.0
     else:
         with threadpool_limits(1):
-            model = LogisticRegression(C=strength, max_iter=_MAX_STEPS, tol=1e-3).fit(inputs, labels)
+            model = LogisticRegression(C=strength, max_iter=MAX_STEPS, tol=1e-3).fit(inputs, labels)
         # For two classes scikit-learn returns the second class only: the sigmoid of z is the softmax of (-z / 2, z / 2).
         is_pair = len(present) == 2
         coefficients[present] = np.concatenate([-model.coef_, model.coef_]) / 2 if is_pair else model.coef_

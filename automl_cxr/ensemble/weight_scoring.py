@@ -1,14 +1,14 @@
-"""Scores of many weightings of the same members at once."""
+"""Scores of many weightings of the same members at once, for one class of each image."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
 from automl_cxr.ensemble.objective import LOG_LOSS, MACRO_F1, Objective
-from automl_cxr.errors import DataError, UsageError
+from automl_cxr.ensemble.weight_scorer_base import BaseWeightScorer
+from automl_cxr.errors import DataError
 from automl_cxr.scoring.predictions import check_rows_are_probabilities
 
 _BLOCK_BYTES = 2**18  # a part of a processor's cache: larger blocks take up to twice as long
@@ -16,7 +16,7 @@ _AVERAGES_BYTES = 32 * 2**20  # for the averaged probabilities of some weighting
 _BYTES_PER_VOTE = 12  # of a block, for each weighting and image: two float32 votes, the predicted class, comparisons
 
 
-class WeightScorer:
+class WeightScorer(BaseWeightScorer):
     """Members' probabilities and labels in a memory layout for which any number of weightings is scored fast.
 
     The votes of a population for one class are one matrix product of (population, n_members) and (n_members, n). The counts of
@@ -98,9 +98,8 @@ class WeightScorer:
         scores = [metric.score_stack(self.labels, averages, normal_class) for averages in self._averages(weights)]
         return self._higher_is_better(np.concatenate(scores))
 
-    def rank(self, weights: np.ndarray) -> np.ndarray:
-        """Rank weightings, best first: by score, then by squared error, then by position; indices (population,)."""
-        return np.lexsort((self.squared_error(weights), -self.score(weights)))
+    def standardize(self, weights: np.ndarray) -> np.ndarray:
+        return weights
 
     def confusions(self, weights: np.ndarray) -> np.ndarray:
         """Count images by true class (rows) and predicted class (columns) for each weighting, int64 (population, k, k)."""
@@ -143,10 +142,6 @@ class WeightScorer:
         weights = self._check_weights(weights, np.float64).transpose(2, 0, 1)  # (k, population, n_members)
         squares = ((weights @ self._products) * weights).sum(axis=(0, 2))
         return (squares - 2 * (weights @ self._mean_true_votes[..., None]).sum(axis=(0, 2)) + 1).round(9)
-
-    def _higher_is_better(self, scores: np.ndarray) -> np.ndarray:
-        """Negate scores of a metric to minimise, and replace NaN by minus infinity."""
-        return np.where(np.isnan(scores), -np.inf, self.objective.sign * scores)
 
     def _averages(self, weights: np.ndarray) -> Iterator[np.ndarray]:
         """Yield the averaged probabilities of a block of weightings at a time, (n_block, n, k), rows sum to 1."""
@@ -194,18 +189,6 @@ class WeightScorer:
     def _blocks(self, population: int) -> Iterator[slice]:
         step = max(1, self._block_bytes // (_BYTES_PER_VOTE * max(1, population)))
         return (slice(start, start + step) for start in range(0, self.n_images, step))
-
-    def _check_weights(self, weights: np.ndarray, dtype: type[np.floating[Any]] = np.float32) -> np.ndarray:
-        """Validate weights and broadcast them to (population, n_members, k)."""
-        weights = np.asarray(weights, dtype=dtype)
-        if weights.ndim == 2:
-            weights = np.broadcast_to(weights[..., None], (*weights.shape, self.n_classes))
-        if weights.ndim != 3 or weights.shape[1:] != (self.n_members, self.n_classes):
-            raise UsageError(
-                f"A population of weights must have shape (population, {self.n_members}), or (population, {self.n_members}, "
-                f"{self.n_classes}) by class. Received {weights.shape}."
-            )
-        return weights
 
 
 def _check_arrays(probabilities: np.ndarray, labels: np.ndarray) -> None:

@@ -57,7 +57,7 @@ def _release_earlier_networks() -> None:
     """Free the memory of unreferenced networks and restart the numbers in Keras' layer names.
 
     ``keras.utils.clear_session`` would also delete all that TensorFlow has prepared to run, so that the graphs of reused
-    compiled models (``training/stacked_heads.py``) would be optimised again in each trial. It frees no more memory.
+    compiled models (``training/stacked_model.py``) would be optimised again in each trial. It frees no more memory.
     """
     _exclude_libraries_from_collection()
     restart_layer_numbers()

@@ -1,4 +1,4 @@
-"""Softmax layers that a splice search fits in closed form, as initial weights of a network with the same cuts.
+"""Output layers that a splice search fits in closed form, as initial weights of a network with the same cuts.
 
 Their inputs are standardised features. The scale of features differs between networks (some are in the hundreds), and no
 learning rate would be suitable for all of them.
@@ -19,7 +19,7 @@ from automl_cxr.errors import TrialError
 
 @dataclass(frozen=True)
 class ClosedFormHead:
-    """A standardisation of d features and a softmax layer with k classes.
+    """A standardisation of d features and an output layer with k classes or findings.
 
     Attributes:
         kernel: float32 (d, k).
@@ -38,7 +38,7 @@ class ClosedFormHead:
         return layers.Rescaling(self.scale.tolist(), offset=self.offset.tolist(), name=name)(vector)
 
     def fill(self, layer: layers.Dense) -> None:
-        """Set the weights of a softmax layer."""
+        """Set the weights of an output layer."""
         layer.set_weights([self.kernel, self.bias])
 
 

@@ -1,6 +1,6 @@
 """A script that predicts with an exported file in a separate process, with the format's library and without this package.
 
-Usage: ``export_check.py FORMAT FILE PIXELS.npy PROBABILITIES.npy``.
+Usage: ``export_check.py FORMAT FILE PIXELS.npy OUTPUTS.npz``.
 """
 
 from __future__ import annotations
@@ -8,25 +8,26 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-_Predict = Callable[[np.ndarray], np.ndarray]
+_Predict = Callable[[np.ndarray], Sequence[np.ndarray]]  # the outputs: probabilities, and for findings decisions
 
 
 def _open_keras(file: str) -> _Predict:
     import keras
 
     model = keras.saving.load_model(file, compile=False, safe_mode=True)
-    return lambda pixels: np.asarray(model.predict(pixels, verbose=0))
+    return lambda pixels: _as_list(model.predict(pixels, verbose=0))
 
 
 def _open_onnx(file: str) -> _Predict:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    return lambda pixels: session.run(None, {"pixels": pixels})[0]
+    return lambda pixels: session.run(None, {"pixels": pixels})
 
 
 def _open_tflite(file: str) -> _Predict:
@@ -39,14 +40,16 @@ def _open_tflite(file: str) -> _Predict:
         Interpreter = tf.lite.Interpreter  # noqa: N806 - the same class at its old location
 
     interpreter = Interpreter(file)
-    signature = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+    pixels_index = interpreter.get_input_details()[0]["index"]
+    outputs = [details["index"] for details in interpreter.get_output_details()]
 
-    def predict(pixels: np.ndarray) -> np.ndarray:
-        interpreter.resize_tensor_input(signature[0], pixels.shape)
+    def predict(pixels: np.ndarray) -> list[np.ndarray]:
+        interpreter.resize_tensor_input(pixels_index, pixels.shape)
         interpreter.allocate_tensors()
-        interpreter.set_tensor(signature[0], pixels)
+        interpreter.set_tensor(pixels_index, pixels)
         interpreter.invoke()
-        return interpreter.get_tensor(signature[1])
+        # The converter may change the order of the outputs; the probabilities are the floats.
+        return sorted((interpreter.get_tensor(output) for output in outputs), key=lambda values: values.dtype.kind)
 
     return predict
 
@@ -55,20 +58,25 @@ def _open_savedmodel(file: str) -> _Predict:
     import tensorflow as tf
 
     model = tf.saved_model.load(file)
-    return lambda pixels: model.serve(pixels).numpy()
+    return lambda pixels: _as_list(model.serve(pixels))
+
+
+def _as_list(outputs: Any) -> list[np.ndarray]:
+    return [np.asarray(one) for one in (outputs if isinstance(outputs, (list, tuple)) else [outputs])]
 
 
 _OPENERS = {"keras": _open_keras, "onnx": _open_onnx, "tflite": _open_tflite, "savedmodel": _open_savedmodel}
 
 
 def main(file_format: str, file: str, pixels_file: str, out: str) -> None:
-    """Predict pixels, float32 (n, h, w, 1), and write the probabilities (n, n_classes).
+    """Predict pixels, float32 (n, h, w, 1), and write the outputs, each (n, n_classes).
 
     The first image is predicted alone and then the others, so that two batch sizes are tested.
     """
     predict = _OPENERS[file_format](file)
     pixels = np.load(pixels_file, allow_pickle=False)
-    np.save(out, np.concatenate([predict(pixels[:1]), predict(pixels[1:])]))
+    batches = predict(pixels[:1]), predict(pixels[1:])
+    np.savez(out, *(np.concatenate(pair) for pair in zip(*batches, strict=True)))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Grad-CAM heat maps (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391).
 
 The weight of channel k of the feature maps A is the mean over positions of dy/dA_k, where y is the score of the class before
-the softmax (equation 1). The heat map is the weighted sum of the channels, clipped at 0 (equation 2).
+the softmax, or of the finding before the sigmoid (equation 1). The heat map is the weighted sum of the channels, clipped at 0
+(equation 2).
 
 Here every sum is multiplied by its number of positions, so that it is evidence per area of the image. Therefore the evidence
 of branches with different resolutions can be added, as the head adds their channels. With global average pooling and a dense
@@ -21,6 +22,7 @@ from automl_cxr.model.feature_maps import FeatureMapLayer, find_feature_map_laye
 from automl_cxr.model.gradients import gradients
 from automl_cxr.model.graph import output_of, replay
 
+_OUTPUT_ACTIVATIONS = (keras.activations.softmax, keras.activations.sigmoid)
 _MIN_SIDE = 56  # positions on a side of a heat map; finer feature maps keep their own resolution
 
 
@@ -116,8 +118,8 @@ def _network_with_shifts(network: keras.Model, targets: Sequence[FeatureMapLayer
     nested models too. The model shares the layers of the network.
 
     Returns:
-        A model from the pixels and one shift for each layer, to the scores before the softmax and the feature maps of each
-        layer, all float32.
+        A model from the pixels and one shift for each layer, to the scores before the softmax or sigmoid and the feature maps
+        of each layer, all float32.
     """
     pixels = keras.Input(network.inputs[0].shape[1:], dtype=network.inputs[0].dtype)
     shifts = {id(one.tensor): keras.Input(one.tensor.shape[1:], dtype="float32") for one in targets}
@@ -136,7 +138,8 @@ def _replay_with_shifts(
         shifts: Shifts by the id of the tensor, of the network or of a nested model, that they are added to.
 
     Returns:
-        The output of the network, before the softmax if it has one; and the feature maps before the shift, by the same ids.
+        The output of the network, before its softmax or sigmoid if it has one; and the feature maps before the shift, by the
+        same ids.
     """
     maps: dict[int, keras.KerasTensor] = {}
 
@@ -146,7 +149,7 @@ def _replay_with_shifts(
             output, inner_maps = _call_nested_model(operation, args[0], inner_shifts)
             maps.update(inner_maps)
         else:
-            output = _without_softmax(operation)(*args, **kwargs)
+            output = _without_activation(operation)(*args, **kwargs)
         original = output_of(operation)
         if id(original) in shifts:
             maps[id(original)] = ops.cast(output, "float32")
@@ -175,9 +178,9 @@ def _inner_tensors(operation: keras.Operation) -> set[int]:
     return {id(output_of(inner)) for inner in operation.operations}.union(*map(_inner_tensors, operation.operations))
 
 
-def _without_softmax(operation: keras.Operation) -> keras.Operation:
-    """Return a copy of a dense layer with softmax that has no activation; return any other operation itself."""
-    if not isinstance(operation, layers.Dense) or operation.activation is not keras.activations.softmax:
+def _without_activation(operation: keras.Operation) -> keras.Operation:
+    """Return a copy of an output layer without its softmax or sigmoid; return any other operation itself."""
+    if not isinstance(operation, layers.Dense) or operation.activation not in _OUTPUT_ACTIVATIONS:
         return operation
     linear = layers.Dense.from_config({**operation.get_config(), "activation": "linear", "name": "scores"})
     linear.build((None, operation.kernel.shape[0]))

@@ -1,6 +1,8 @@
-"""The classifier head of every network: from feature maps to class probabilities."""
+"""The classifier head of every network: from feature maps to the probabilities of classes or findings."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,6 +15,9 @@ _POOLING_LAYERS = {
     "max": layers.GlobalMaxPooling2D,
     "flatten": layers.Flatten,
 }
+
+PROBABILITIES = "probabilities"
+"""Name of the output layer."""
 
 _SMALLEST_VARIANCE = 1e-6  # of the features of an image, or of a feature map; added to their variance
 
@@ -59,7 +64,7 @@ def kernel_initializer(config: TrialConfig, number: int) -> keras.initializers.I
 
 
 def classifier_head(x: keras.KerasTensor, config: TrialConfig, n_classes: int) -> keras.KerasTensor:
-    """Apply hidden dense layers with dropout, and a softmax layer of ``n_classes``, to a vector (n, d)."""
+    """Apply hidden dense layers with dropout, and the output layer, to a vector (n, d)."""
     seeds, widths = dropout_seeds(config), hidden_widths(config)
     for number, units in enumerate(widths, start=1):
         initializer = kernel_initializer(config, number)
@@ -69,10 +74,20 @@ def classifier_head(x: keras.KerasTensor, config: TrialConfig, n_classes: int) -
     if seeds and not widths:
         x = layers.Dropout(config.dropout, seed=seeds[0], name="dropout")(x)
     initializer = kernel_initializer(config, len(widths) + 1)
-    # float32 under a mixed-precision policy too, because a 16-bit softmax rounds small probabilities to 0.
-    return layers.Dense(n_classes, activation="softmax", kernel_initializer=initializer, dtype="float32", name="probabilities")(
-        x
-    )
+    return output_layer(config, n_classes, kernel_initializer=initializer)(x)
+
+
+def output_layer(config: TrialConfig, n_classes: int, **options: Any) -> layers.Dense:
+    """Build the layer of the probabilities: softmax over the classes, or a sigmoid for each finding.
+
+    Args:
+        config: The configuration; ``task`` is used.
+        n_classes: Number of classes or findings.
+        options: Further arguments of the layer.
+    """
+    activation = "sigmoid" if config.is_multilabel else "softmax"
+    # float32 under a mixed-precision policy too, because 16 bits round small probabilities to 0.
+    return layers.Dense(n_classes, activation=activation, dtype="float32", name=PROBABILITIES, **options)
 
 
 def deviation(maps: keras.KerasTensor) -> keras.KerasTensor:

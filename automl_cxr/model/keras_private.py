@@ -38,6 +38,12 @@ def call_arguments(
     return operation._inbound_nodes[0].arguments.fill_in(values)
 
 
+def constant_arguments(operation: keras.Operation) -> list[Any]:
+    """Return the arrays among the positional arguments of an operation's first call, which are constants of the network."""
+    arguments = operation._inbound_nodes[0].arguments.args
+    return [value for value in arguments if hasattr(value, "shape") and not isinstance(value, keras.KerasTensor)]
+
+
 def producer(tensor: keras.KerasTensor) -> keras.Operation:
     """Return the operation that returned a tensor."""
     return tensor._keras_history.operation

@@ -1,4 +1,4 @@
-"""Probes: a softmax layer on the pooled outputs of layers of frozen networks, or on their kernel with training images."""
+"""Probes: an output layer on the pooled outputs of layers of frozen networks, or on their kernel with training images."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from automl_cxr.architectures import find_backbone
 from automl_cxr.config import BranchConfig, TrialConfig
 from automl_cxr.model.backbone_builder import build_backbone
 from automl_cxr.model.backbones import preprocess
-from automl_cxr.model.head import deviation
+from automl_cxr.model.head import deviation, output_layer
 from automl_cxr.model.preprocessing import repeat_grey
 
-PROBABILITIES, STANDARDISED, CENTRES = "probabilities", "standardised", "centres"
+STANDARDISED, CENTRES = "standardised", "centres"
 _NO_EPSILON = 1e-12  # added to the variances
 N_CENTRES = 512
-"""Number of training images whose kernel with an image is the input of the softmax layer, for ``probe_kernel="rbf"``."""
+"""Number of training images whose kernel with an image is the input of the output layer, for ``probe_kernel="rbf"``."""
 
 
 def build_probe(config: TrialConfig, n_classes: int, *, weights_folder: Path | None) -> keras.Model:
-    """Build the backbones of ``config.probe_layers`` up to the last layer that is used, and a softmax layer.
+    """Build the backbones of ``config.probe_layers`` up to the last layer that is used, and the output layer.
 
     The outputs of the layers are pooled over all positions, by ``config.probe_pooling``, with ``config.probe_mirrored`` also
-    averaged over the image and its mirror image, and concatenated in the order of ``config.probe_layers``. The softmax layer
+    averaged over the image and its mirror image, and concatenated in the order of ``config.probe_layers``. The output layer
     takes this vector, or its kernel. The layers after the vector have random weights until ``training/probe.py`` fits them.
 
     Raises:
@@ -43,8 +43,7 @@ def build_probe(config: TrialConfig, n_classes: int, *, weights_folder: Path | N
         vectors.append(vector)
     vector = layers.Concatenate(name="vector")(vectors) if len(vectors) > 1 else vectors[0]
     inputs = vector if config.probe_kernel == "linear" else _kernel(vector)
-    probabilities = layers.Dense(n_classes, activation="softmax", dtype="float32", name=PROBABILITIES)(inputs)
-    return keras.Model(pixels, probabilities, name="probe")
+    return keras.Model(pixels, output_layer(config, n_classes)(inputs), name="probe")
 
 
 def rbf_gamma(n_features: int) -> float:

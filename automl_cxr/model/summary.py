@@ -15,6 +15,7 @@ from automl_cxr.config import SCRATCH, TrialConfig
 from automl_cxr.model.build import blueprint
 from automl_cxr.model.flops import count_multiply_adds
 from automl_cxr.model.freezing import BACKBONE, SECOND_BACKBONE, set_phase
+from automl_cxr.model.graph import output_of
 from automl_cxr.model.head import dropout_seeds, hidden_widths
 from automl_cxr.model.resizer import RESIZER
 from automl_cxr.model.scratch import block_ends
@@ -30,7 +31,7 @@ class LayerSummary:
         output_shape: Shape of the output for one image, without the batch axis.
         parameters: Number of parameters.
         trainable: Number of parameters that training changes.
-        multiply_adds: Multiplications with a parameter for one image; only convolutions and dense layers are counted.
+        multiply_adds: Multiplications with a kernel for one image, in convolutions, dense layers and matrix products.
     """
 
     name: str
@@ -61,7 +62,7 @@ class ModelSummary:
         trainable: Number of parameters that training changes; in the last phase if there are two.
         non_trainable: Number of the others: frozen weights and moving averages.
         frozen_phase_trainable: Number of parameters that the first of two phases trains; None if there is one phase.
-        multiply_adds: Multiplications with a parameter for one image.
+        multiply_adds: Multiplications with a kernel for one image.
         weight_bytes: Bytes of the weights in memory.
         activation_bytes: Estimated bytes of the layers' outputs for one image during a gradient step; measured to be within 20%
             of TensorFlow's use.
@@ -192,18 +193,21 @@ def _splice_points(config: TrialConfig) -> dict[str, tuple[str, ...]]:
 
 
 def _summarise_layers(model: keras.Model, prefix: str) -> Iterator[LayerSummary]:
-    for layer in model.layers:
+    for layer in model.operations:
         if isinstance(layer, keras.Model):
             yield from _summarise_layers(layer, prefix=f"{prefix}{layer.name}/")
             continue
-        shape = tuple(layer.output.shape[1:])
+        multiply_adds = count_multiply_adds(layer)
+        if not isinstance(layer, keras.layers.Layer) and multiply_adds == 0:
+            continue  # an operation of keras.ops without a kernel
+        shape = tuple(output_of(layer).shape[1:])
         yield LayerSummary(
             name=prefix + layer.name,
             kind=type(layer).__name__,
             output_shape=shape,
-            parameters=_count(getattr(layer, "weights", [])),  # an operation of keras.ops has no weights
+            parameters=_count(getattr(layer, "weights", [])),  # an operation has no weights
             trainable=_count(getattr(layer, "trainable_weights", [])),
-            multiply_adds=count_multiply_adds(layer),
+            multiply_adds=multiply_adds,
         )
 
 

@@ -17,6 +17,7 @@ from automl_cxr.errors import DataError, StudyError, UnknownNameError, Unreadabl
 from automl_cxr.io import sha256_of_file
 from automl_cxr.results.recommendation_record import Recommendation, load_recommendation
 from automl_cxr.results.study_data import load_trial_config
+from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.study.source_overlap import source_warnings
 from automl_cxr.study.store import PREDICTIONS_FILE, StudyStore
 from automl_cxr.study.study_audit import load_audit
@@ -69,6 +70,8 @@ class Classifier:
         warnings: Warnings about the images: the audit, and models from which the study started that used its test images.
             Results that are derived from the classifier repeat them.
         notes: Messages for the user about the choice of the classifier.
+        thresholds: For findings, the probability from which each counts as present, chosen on the images of ``predictions``;
+            None for classes.
     """
 
     name: str
@@ -82,6 +85,12 @@ class Classifier:
     mirrored: bool = False
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    thresholds: tuple[float, ...] | None = None
+
+    @property
+    def is_multilabel(self) -> bool:
+        """Whether ``classes`` are findings, of which an image may have several."""
+        return self.thresholds is not None
 
     def with_mirrored_view(self) -> Classifier:
         """Return the same classifier with probabilities that are averaged over an image and its mirror image."""
@@ -265,6 +274,7 @@ def classifier_of_trial(store: StudyStore, number: int | None = None) -> Classif
         number = eligible[0]
     store.record(number)  # raises an error for an unknown number
     audit, warnings = load_audit(store), source_warnings(store.folder)
+    predictions = store.trial_folder(number) / PREDICTIONS_FILE
     return Classifier(
         f"trial {number}",
         store.name,
@@ -272,9 +282,22 @@ def classifier_of_trial(store: StudyStore, number: int | None = None) -> Classif
         (member_of_trial(store, number),),
         WeightedAverage(np.ones(1)),
         store.spec.classes,
-        store.trial_folder(number) / PREDICTIONS_FILE,
+        predictions,
         warnings=(*warnings, *(() if audit is None else audit.warnings)),
+        thresholds=_stored_thresholds(predictions) if store.split.is_multilabel else None,
     )
+
+
+def _stored_thresholds(file: Path) -> tuple[float, ...]:
+    """Return the thresholds that are stored with a trial's predictions of findings.
+
+    Raises:
+        DataError: The file is damaged or contains no thresholds.
+    """
+    thresholds = Predictions.from_npz(file).thresholds
+    if thresholds is None:
+        raise DataError(f"Predictions of findings must contain thresholds; {file} has none. Restore the file.")
+    return tuple(thresholds.tolist())
 
 
 def explain_no_model(store: StudyStore) -> str:
@@ -313,12 +336,25 @@ def load_ensemble(folder: Path) -> Classifier:
         study, split_digest = str(record["study"]), str(record["split_digest"])
         warnings = tuple(map(str, record.get("warnings", ())))
         mirrored = record.get("mirrored", False) is True
+        thresholds = _read_thresholds(record, len(classes))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{folder} is not an ensemble folder ({error}). Create one with `automl-cxr ensemble build`."
         ) from error
     name, predictions = f"ensemble {folder.resolve().name}", folder / PREDICTIONS_FILE
-    return Classifier(name, study, split_digest, members, rule, classes, predictions, folder, mirrored, warnings)
+    return Classifier(
+        name, study, split_digest, members, rule, classes, predictions, folder, mirrored, warnings, thresholds=thresholds
+    )
+
+
+def _read_thresholds(record: Mapping[str, Any], n_classes: int) -> tuple[float, ...] | None:
+    """Return the thresholds in the record of an ensemble for findings; None for an ensemble for classes."""
+    if record.get("thresholds") is None:
+        return None
+    thresholds = tuple(map(float, record["thresholds"]))
+    if len(thresholds) != n_classes or not all(0 < one <= 1 for one in thresholds):
+        raise ValueError(f"thresholds {list(thresholds)} for {n_classes} findings")
+    return thresholds
 
 
 def _check_member(folder: Path, row: Mapping[str, Any]) -> Member:

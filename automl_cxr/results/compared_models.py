@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from automl_cxr.results.classifier import (
 from automl_cxr.results.evaluation import PARTS, evaluate
 from automl_cxr.scoring.prediction_tables import read_prediction_tables
 from automl_cxr.scoring.predictions import Predictions, align
+from automl_cxr.scoring.thresholds import choose_thresholds
 from automl_cxr.study.store import PREDICTIONS_FILE, StudyStore
 from automl_cxr.text_records import parse_json_object
 
@@ -34,7 +35,9 @@ class ComparedModels:
         place: Description of the images for a title: "valid part", "out of fold", "test part" or "train part".
         unreadable: Images that cannot be read, with the reason.
         n_opened: Number of evaluations on the test part so far, including this one; 0 for the other parts.
-        notes: Messages about the columns that are used of tables, and conversions of their scores.
+        notes: Messages about the columns that are used of tables, conversions of their scores, and their thresholds.
+        thresholds: For findings, the probability from which each model reports each, float64 (n_models, n_findings); None for
+            classes.
     """
 
     names: tuple[str, ...]
@@ -44,6 +47,7 @@ class ComparedModels:
     unreadable: dict[str, str] = field(default_factory=dict)
     n_opened: int = 0
     notes: tuple[str, ...] = ()
+    thresholds: np.ndarray | None = None
 
 
 def select_models(
@@ -83,7 +87,9 @@ def select_models(
         trials, ensembles = _recommended(store)
     numbers = _resolve_trials(store, trials, top, only_others=bool(ensembles or predictions), needs_model=part != "valid")
     folders = [_find_ensemble(store, name) for name in ensembles]
-    tables = read_prediction_tables(predictions, classes=store.spec.classes, whose=f"study '{store.name}'")
+    tables = read_prediction_tables(
+        predictions, classes=store.spec.classes, whose=f"study '{store.name}'", task=store.spec.task
+    )
     place, unreadable, n_opened = ("out of fold" if store.split.folds else "valid part"), {}, 0
     predictions_by_model: dict[str, Predictions] = {}
     if part == "valid":
@@ -101,8 +107,27 @@ def select_models(
     if len(predictions_by_model) < len(numbers) + len(folders) + len(tables):
         raise UsageError("Compared models must be distinct; a name was repeated. Remove the repetition.")
     probabilities, images = align(list(predictions_by_model.values()), names=list(predictions_by_model))
-    notes = tuple(f"{table.name}: {table.note}" for table in tables if table.note)
-    return ComparedModels(tuple(predictions_by_model), images, probabilities, place, unreadable, n_opened, notes)
+    notes = [f"{table.name}: {table.note}" for table in tables if table.note]
+    thresholds = _thresholds(predictions_by_model, notes) if images.is_multilabel else None
+    return ComparedModels(
+        tuple(predictions_by_model), images, probabilities, place, unreadable, n_opened, tuple(notes), thresholds
+    )
+
+
+def _thresholds(predictions_by_model: Mapping[str, Predictions], notes: list[str]) -> np.ndarray:
+    """Return the thresholds of each model, (n_models, n_findings); add a note on those that are chosen on the same images."""
+    chosen = [name for name, predictions in predictions_by_model.items() if predictions.thresholds is None]
+    if chosen:
+        notes.append(
+            f"{', '.join(chosen)}: the thresholds are unknown, so those with the highest F1 on these images are used. The "
+            "numbers of errors are optimistic."
+        )
+    return np.stack(
+        [
+            choose_thresholds(one.labels, one.probabilities) if one.thresholds is None else one.thresholds
+            for one in predictions_by_model.values()
+        ]
+    )
 
 
 def _recommended(store: StudyStore) -> tuple[Sequence[int] | None, Sequence[str]]:

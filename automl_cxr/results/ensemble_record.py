@@ -13,7 +13,7 @@ from automl_cxr.io import atomic_write, sha256_of_file, write_text
 from automl_cxr.results.classifier import ENSEMBLE_FILE, member_of_trial
 from automl_cxr.results.model_card import model_card
 from automl_cxr.scoring.intervals import bootstrap_intervals
-from automl_cxr.scoring.metrics import METRICS
+from automl_cxr.scoring.metrics import METRICS, metrics_for
 from automl_cxr.scoring.prediction_tables import PredictionTable
 from automl_cxr.study.image_hashes import link_hashes
 from automl_cxr.study.store import PREDICTIONS_FILE, StudyStore
@@ -68,7 +68,9 @@ def write_ensemble(folder: Path, combination: Combination, rows: Sequence[dict[s
         "method": combination.method,
         "recommended": combination.recommended,
         "objective": combination.objective.name,
+        "task": predictions.task,
         "classes": predictions.classes,
+        "thresholds": None if predictions.thresholds is None else predictions.thresholds.tolist(),
         "n_images": len(predictions),
         "n_patients": len(set(predictions.patients)),
         "rule": combination.combiner.to_record(),
@@ -112,12 +114,13 @@ def _metric_rows(combination: Combination) -> list[dict[str, Any]]:
     comparison = combination.comparison
     predictions = combination.predictions if comparison is None else comparison.methods[combination.method].predictions
     normal_class = combination.objective.normal_class
-    defined = [name for name, row in METRICS.items() if normal_class is not None or not row.needs_normal_class]
+    rows = metrics_for(predictions.classes, normal_class=normal_class, task=predictions.task, thresholds=predictions.thresholds)
+    defined = [name for name in METRICS if name in rows]
     intervals = bootstrap_intervals(predictions, defined, normal_class=normal_class)
     return [
         {
             "metric": name,
-            "score": METRICS[name].function(predictions.labels, predictions.probabilities, normal_class),
+            "score": rows[name].function(predictions.labels, predictions.probabilities, normal_class),
             "low": intervals[name].low,
             "high": intervals[name].high,
         }

@@ -30,6 +30,7 @@ from automl_cxr.study.provenance import describe_versions
 from automl_cxr.study.source_overlap import source_warnings
 from automl_cxr.study.store import StudyStore
 from automl_cxr.study.study_audit import load_audit
+from automl_cxr.tasks import MULTICLASS, MULTILABEL
 from automl_cxr.text_records import parse_json_object
 
 _DIVERSE_CANDIDATES = 50  # best trials from which diverse members are selected
@@ -144,9 +145,11 @@ def build_ensemble(
         raise UnknownNameError("ensemble method", method, (AUTO, *METHODS))
     _check_name(name)
     seed = store.spec.seed if seed is None else seed
-    resolved_objective = Objective.named(objective or store.spec.objective, normal_class=store.spec.normal_index)
+    resolved_objective = objective_of_study(store, objective)
     trials = _choose_trials(store, top, members, diverse, resolved_objective)
-    tables = read_prediction_tables(predictions, classes=store.spec.classes, whose=f"study '{store.name}'")
+    tables = read_prediction_tables(
+        predictions, classes=store.spec.classes, whose=f"study '{store.name}'", task=store.spec.task
+    )
     check_method(method, len(trials) + len(tables))
     destination = EnsembleFolder(store.folder / "ensembles", name, default_name=f"{method}-{len(trials) + len(tables)}")
     with destination.staged() as partial:
@@ -200,7 +203,8 @@ def build_ensemble_of_tables(
     classes = tables[0].predictions.classes if tables else ()
     if normal_class is not None and normal_class not in classes:
         raise UnknownNameError("class", normal_class, classes)
-    normal = find_normal_class(classes) if normal_class is None else classes.index(normal_class)
+    task = tables[0].predictions.task if tables else MULTICLASS
+    normal = _normal_class(classes, normal_class, task)
     destination = EnsembleFolder(Path("ensembles"), name, default_name=f"{method}-{len(tables)}")
     rows = [table_row(table) for table in tables]
     destination.check(rows)
@@ -208,7 +212,7 @@ def build_ensemble_of_tables(
         [table.predictions for table in tables],
         names=[table.name for table in tables],
         method=method,
-        objective=Objective.named(objective, normal_class=normal),
+        objective=Objective.named(objective, normal_class=normal, task=task, classes=classes),
         settings=_seeded(settings, seed),
     )
     with destination.staged() as partial:
@@ -220,6 +224,13 @@ def build_ensemble_of_tables(
         write_ensemble(partial, combination, rows, context)
         folder = destination.publish(partial)
     return BuiltEnsemble(folder, (), combination, _notes(tables))
+
+
+def _normal_class(classes: tuple[str, ...], name: str | None, task: str) -> int | None:
+    """Return the index of the class without a finding, found by its name unless it is given; None for findings."""
+    if task == MULTILABEL:
+        return None
+    return find_normal_class(classes) if name is None else classes.index(name)
 
 
 def apply_ensemble(folder: Path, predictions: Sequence[str | os.PathLike[str]]) -> tuple[Predictions, tuple[str, ...]]:
@@ -240,6 +251,7 @@ def apply_ensemble(folder: Path, predictions: Sequence[str | os.PathLike[str]]) 
         record = parse_json_object((folder / ENSEMBLE_FILE).read_text(encoding="utf-8"))
         names, classes = [str(row["name"]) for row in record["members"]], tuple(map(str, record["classes"]))
         rule = combiner_from_record(record["rule"], n_members=len(names), n_classes=len(classes))
+        task, thresholds = str(record.get("task", MULTICLASS)), record.get("thresholds")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{folder} is not an ensemble folder ({error}). Create one with `automl-cxr ensemble build`."
@@ -248,10 +260,23 @@ def apply_ensemble(folder: Path, predictions: Sequence[str | os.PathLike[str]]) 
         raise UsageError(
             f"This ensemble needs one table for each member, in the order {', '.join(names)}; received {len(predictions)}."
         )
-    tables = read_prediction_tables(predictions, classes=classes, whose=f"the ensemble {folder.name}")
+    tables = read_prediction_tables(predictions, classes=classes, whose=f"the ensemble {folder.name}", task=task)
     probabilities, images = align([table.predictions for table in tables], names=[table.name for table in tables])
-    combined = Predictions(images.ids, images.labels, rule.combine(probabilities), images.classes, images.patients)
+    combined = Predictions(
+        images.ids, images.labels, rule.combine(probabilities), images.classes, images.patients, thresholds=thresholds
+    )
     return combined, _notes(tables)
+
+
+def objective_of_study(store: StudyStore, name: str | None = None) -> Objective:
+    """Return the metric for which the ensembles of a study are optimised; by default the study's first objective.
+
+    Raises:
+        UnknownNameError: There is no such metric.
+        UsageError: The metric is not defined for the study.
+    """
+    spec = store.spec
+    return Objective.named(name or spec.objective, normal_class=spec.normal_index, task=spec.task, classes=spec.classes)
 
 
 def _choose_trials(

@@ -13,6 +13,7 @@ import pandas as pd
 
 from automl_cxr.errors import UnknownNameError
 from automl_cxr.results.compared_models import ComparedModels, select_models
+from automl_cxr.results.finding_errors import FindingErrors
 from automl_cxr.scoring.confusion import confusion_matrix
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.study.store import StudyStore
@@ -203,8 +204,10 @@ class ErrorAnalysis:
         return np.where(self.mask(group), np.array(self.models, dtype=object)[condition.argmax(axis=0)], "")
 
 
-def analyse_errors(store: StudyStore, **choices: Any) -> ErrorAnalysis:
+def analyse_errors(store: StudyStore, **choices: Any) -> ErrorAnalysis | FindingErrors:
     """Analyse the errors of some models of a study, by default of the recommended one on the validation part.
+
+    A study of findings has the wrong decisions on each finding.
 
     Keywords and errors are those of ``results.compared_models.select_models``: ``trials``, ``top``, ``ensembles``,
     ``predictions``, ``part``, ``data`` and ``on_progress``.
@@ -215,13 +218,25 @@ def analyse_errors(store: StudyStore, **choices: Any) -> ErrorAnalysis:
     return compare_errors(store.name, select_models(store, **choices))
 
 
-def compare_errors(study: str, models: ComparedModels) -> ErrorAnalysis:
+def compare_errors(study: str, models: ComparedModels) -> ErrorAnalysis | FindingErrors:
     """Analyse the errors of models whose predictions are known.
 
     Raises:
         DataError: There is no image, or an image has no label.
     """
     models.images.require_labels()
+    if models.thresholds is not None:
+        return FindingErrors(
+            study,
+            models.place,
+            models.names,
+            models.images,
+            models.probabilities,
+            models.thresholds,
+            models.unreadable,
+            models.n_opened,
+            models.notes,
+        )
     return ErrorAnalysis(
         study,
         models.place,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
 
 from automl_cxr.results.error_analysis import ORDERS, ErrorAnalysis, Group
-from automl_cxr.results.html_page import Part, Picture, Pictures, Section, Table, Text, render_page
+from automl_cxr.results.error_pictures import picture_grid, unreadable_texts
+from automl_cxr.results.finding_error_report import finding_error_sections, images_of_finding_errors
+from automl_cxr.results.finding_errors import FindingErrors
+from automl_cxr.results.html_page import Part, Section, Table, Text, render_page
 from automl_cxr.results.study_data import decode_small_images, load_study_dataset
 from automl_cxr.study.store import StudyStore
 
@@ -17,7 +20,7 @@ N_SHOWN = 6  # pictures per class and group
 
 def error_page(
     store: StudyStore,
-    analysis: ErrorAnalysis,
+    analysis: ErrorAnalysis | FindingErrors,
     *,
     n_shown: int = N_SHOWN,
     data: str | None = None,
@@ -41,8 +44,10 @@ def error_page(
     return render_page(f"Errors: {analysis.study}", error_sections(analysis, pictures, n_shown=n_shown))
 
 
-def images_to_show(analysis: ErrorAnalysis, *, n_shown: int = N_SHOWN) -> list[str]:
+def images_to_show(analysis: ErrorAnalysis | FindingErrors, *, n_shown: int = N_SHOWN) -> list[str]:
     """Return the ids of the images that ``error_sections`` shows, without repetitions."""
+    if isinstance(analysis, FindingErrors):
+        return images_of_finding_errors(analysis, n_shown=n_shown)
     rows = [
         row
         for group in analysis.groups
@@ -55,14 +60,20 @@ def images_to_show(analysis: ErrorAnalysis, *, n_shown: int = N_SHOWN) -> list[s
     return list(dict.fromkeys(names))
 
 
-def error_sections(analysis: ErrorAnalysis, pictures: Mapping[str, np.ndarray], *, n_shown: int = N_SHOWN) -> list[Section]:
+def error_sections(
+    analysis: ErrorAnalysis | FindingErrors, pictures: Mapping[str, np.ndarray], *, n_shown: int = N_SHOWN
+) -> list[Section]:
     """Return the sections of an error analysis: counts, confusions in both orders, and pictures for each group and class.
+
+    For findings, the pictures are those of missed and false findings.
 
     Args:
         analysis: The result of ``results.error_analysis.analyse_errors``.
         pictures: Pixels by image id, for the images of ``images_to_show``. Missing images are not shown.
         n_shown: Number of pictures per class and group; twice as many are shown for the confusions.
     """
+    if isinstance(analysis, FindingErrors):
+        return finding_error_sections(analysis, pictures, n_shown=n_shown)
     return [
         Section("Errors", _counts(analysis)),
         Section("Errors: most confident", _confusion_parts(analysis, "confident", pictures, 2 * n_shown)),
@@ -87,8 +98,7 @@ def _counts(analysis: ErrorAnalysis) -> list[Part]:
     ]
     if not analysis.pairs.empty:
         parts.append(Table(analysis.pairs, "Number of images of each confusion (true and predicted class) for each model."))
-    parts += [Text(f"Excluded because it cannot be read: {image} ({reason}).") for image, reason in analysis.unreadable.items()]
-    return parts
+    return [*parts, *unreadable_texts(analysis.unreadable)]
 
 
 def _confusion_parts(analysis: ErrorAnalysis, order: str, pictures: Mapping[str, np.ndarray], n_shown: int) -> list[Part]:
@@ -104,7 +114,7 @@ def _confusion_parts(analysis: ErrorAnalysis, order: str, pictures: Mapping[str,
         f"(margin {row.margin:.2f})"
         for row in confusions.itertuples()
     ]
-    grid = _grid(confusions["image"].tolist(), captions, pictures)
+    grid = picture_grid(confusions["image"].tolist(), captions, pictures)
     return [Text(explanations[order]), *grid, Table(confusions)]
 
 
@@ -116,13 +126,8 @@ def _group_parts(analysis: ErrorAnalysis, group: Group, pictures: Mapping[str, n
         first = ", the lowest probabilities of the true class first" if len(rows) > n_shown else ""
         parts.append(Text(f"{name}: {len(rows)} of {n_of_class} images{first}"))
         captions = [f"{analysis.images.ids[row]}: {_predictions_text(analysis, row)}" for row in rows[:n_shown]]
-        parts += _grid([analysis.images.ids[row] for row in rows[:n_shown]], captions, pictures)
+        parts += picture_grid([analysis.images.ids[row] for row in rows[:n_shown]], captions, pictures)
     return parts
-
-
-def _grid(images: Sequence[str], captions: Sequence[str], pictures: Mapping[str, np.ndarray]) -> list[Pictures]:
-    shown = [Picture(pictures[image], caption) for image, caption in zip(images, captions, strict=True) if image in pictures]
-    return [Pictures(shown)] if shown else []
 
 
 def _predictions_text(analysis: ErrorAnalysis, row: int) -> str:

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from automl_cxr.data.dataset import Dataset
 from automl_cxr.errors import AutomlCxrError, DataError, UnknownNameError, UsageError
 from automl_cxr.results.classifier import Classifier
 from automl_cxr.results.ensemble_record import record_test_opening
+from automl_cxr.results.finding_scores import score_findings
 from automl_cxr.results.study_data import load_study_dataset
 from automl_cxr.scoring.confusion import confusion_matrix
 from automl_cxr.scoring.intervals import Interval, bootstrap_intervals
@@ -37,14 +37,16 @@ class Evaluation:
         predictions: The classifier's predictions.
         scores: Every metric by name.
         intervals: 95 % bootstrap interval by patient of each metric of ``METRICS`` that is defined for these classes.
-        per_class: The scores of ``CLASS_METRICS`` and the number of images, one row for each class.
-        confusion: Number of images by true class (rows) and predicted class (columns).
+        per_class: The scores of ``CLASS_METRICS`` and the number of images, one row for each class. For findings, see
+            ``results.finding_scores.FindingScores.per_finding``.
+        confusion: Number of images by true class (rows) and predicted class (columns). For findings, number of images by label
+            and decision at the stored thresholds, one row for each finding.
         unreadable: Images that cannot be read, with the reason.
         n_opened: Number of evaluations on the test part so far, including this one; 0 for the other parts.
         out_of_fold: Whether the predictions are out of fold, as for "valid" with folds.
         warnings: Overlap of the parts of the study with the images that were used for models from which it started.
         site: Name of the external site, whose classes may be a part of those of the study; empty for a part of the study.
-        notes: Sentences for the user on the images of the site.
+        notes: Sentences for the user on the images of the site, and on findings without a score.
     """
 
     classifier: str
@@ -165,13 +167,13 @@ def _predict(
     readable = [image for position, image in enumerate(images) if position not in unreadable]
     if not readable:
         raise DataError(f"None of the {len(images)} images can be read, for example {images[0]} ({unreadable[0]}).")
-    rows = dataset.table.set_index("image").loc[readable]
     predictions = Predictions(
         ids=tuple(readable),
-        labels=np.array([dataset.classes.index(label) for label in rows["label"]]),
+        labels=dataset.labels_of(readable),
         probabilities=probabilities,
         classes=dataset.classes,
-        patients=tuple(rows["patient_id"]),
+        patients=tuple(dataset.table.set_index("image").loc[readable, "patient_id"]),
+        thresholds=classifier.thresholds,
     )
     return predictions, {images[position]: reason for position, reason in unreadable.items()}
 
@@ -184,6 +186,19 @@ def _score(
     normal_class: int | None,
     seed: int,
 ) -> Evaluation:
+    if predictions.is_multilabel:
+        found = score_findings(predictions, seed=seed)
+        return Evaluation(
+            classifier.name,
+            part,
+            predictions,
+            found.scores,
+            found.intervals,
+            found.per_finding,
+            found.decisions,
+            unreadable,
+            notes=found.notes,
+        )
     classes = list(predictions.classes)
     scores = score_predictions(predictions, normal_class=normal_class)
     named = [name for name in METRICS if name in scores]

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +18,14 @@ import numpy as np
 from automl_cxr.data.decode import decode_image, fit_square
 from automl_cxr.data.phantoms import draw_phantoms
 from automl_cxr.ensemble.combiners import CalibratedCombiner, Combiner, Stacking, WeightedAverage
+from automl_cxr.ensemble.finding_combiners import AverageByFinding, CalibratedFindings, FindingStacking
 from automl_cxr.ensemble.weighted_average import normalize_weights
 from automl_cxr.errors import ExportError, UnknownNameError, UsageError
 from automl_cxr.io import sha256_of_file, write_text
 from automl_cxr.results.classifier import Classifier
 from automl_cxr.study.provenance import describe_versions
 from automl_cxr.study.store import explained_disk_errors
+from automl_cxr.tasks import MULTILABEL
 from automl_cxr.text_records import parse_json
 
 if TYPE_CHECKING:
@@ -60,8 +62,9 @@ def export_classifier(
 ) -> Export:
     """Write a classifier with all its members and their weights as one file.
 
-    The model takes raw grey pixels 0..255, float32 (n, h, w, 1), and returns probabilities (n, n_classes). The file is loaded
-    in a separate process and compared with ``predict`` before it replaces an existing file.
+    The model takes raw grey pixels 0..255, float32 (n, h, w, 1), and returns probabilities (n, n_classes). For findings it has
+    two outputs, probabilities and decisions (1 where the probability reaches the threshold), in every format. The file is
+    loaded in a separate process and compared with ``predict`` before it replaces an existing file.
 
     Args:
         classifier: Classifier of a trial or an ensemble.
@@ -162,7 +165,7 @@ def _describe(classifier: Classifier, file_format: str) -> dict[str, Any]:
         "input": f"raw grey pixels 0..255, float32 (n, {size}, {size}, 1)",
         "image_size": size,
         "fit": fit,
-        "output": f"probabilities, float32 (n, {len(classifier.classes)}), rows sum to 1",
+        **_describe_outputs(classifier),
         "classes": list(classifier.classes),
         "rule": classifier.rule.to_record(),
         "mirrored": classifier.mirrored,
@@ -177,12 +180,24 @@ def _describe(classifier: Classifier, file_format: str) -> dict[str, Any]:
     }
 
 
+def _describe_outputs(classifier: Classifier) -> dict[str, Any]:
+    n_classes = len(classifier.classes)
+    if classifier.thresholds is None:
+        return {"output": f"probabilities, float32 (n, {n_classes}), rows sum to 1"}
+    return {
+        "task": MULTILABEL,
+        "output": f"probabilities, float32 (n, {n_classes}), each from 0 to 1",
+        "second_output": f"decisions, int32 (n, {n_classes}), 1 where the probability is at least the threshold, else 0",
+        "thresholds": dict(zip(classifier.classes, classifier.thresholds, strict=True)),
+    }
+
+
 def _write(classifier: Classifier, file: Path, file_format: str, facts: dict[str, Any]) -> None:
     from automl_cxr.model.export_formats import write_ensemble  # imports Keras
 
     write_ensemble(
         classifier.load_networks(),
-        _to_weighting(classifier.rule, len(classifier.members), len(classifier.classes)),
+        _weighting_of(classifier),
         file,
         file_format=file_format,
         names=[str(member.file) for member in classifier.members],
@@ -191,19 +206,26 @@ def _write(classifier: Classifier, file: Path, file_format: str, facts: dict[str
     )
 
 
+def _weighting_of(classifier: Classifier) -> MemberWeighting:
+    weighting = _to_weighting(classifier.rule, len(classifier.members), len(classifier.classes))
+    return weighting if classifier.thresholds is None else replace(weighting, thresholds=np.asarray(classifier.thresholds))
+
+
 def _to_weighting(rule: Combiner, n_members: int, n_classes: int) -> MemberWeighting:
     """Convert a combination rule into the coefficients of the exported model's last layer."""
     from automl_cxr.model.ensemble_model import MemberWeighting
 
     match rule:
-        case CalibratedCombiner():
-            return MemberWeighting(
-                **{**vars(_to_weighting(rule.combiner, n_members, n_classes)), "temperature": rule.temperature}
-            )
+        case CalibratedCombiner() | CalibratedFindings():
+            return replace(_to_weighting(rule.combiner, n_members, n_classes), temperature=rule.temperature)
         case WeightedAverage():
             weights = normalize_weights(rule.weights, n_members=n_members, n_classes=n_classes)
             by_class = np.broadcast_to(weights.reshape(n_members, -1), (n_members, n_classes))
             return MemberWeighting(by_class[:, :, None] * np.eye(n_classes))
+        case AverageByFinding():
+            return MemberWeighting(rule.weights[:, :, None] * np.eye(n_classes))
+        case FindingStacking():
+            return MemberWeighting(rule.coefficients.T[:, :, None] * np.eye(n_classes), rule.intercepts)
         case Stacking():
             return MemberWeighting(rule.coefficients.transpose(1, 2, 0), rule.intercepts)
     raise TypeError(f"no export for {type(rule).__name__}")
@@ -225,8 +247,13 @@ def _compare(classifier: Classifier, file: Path, file_format: str, size: int, fi
         with full_precision():
             expected, _ = classifier.predict(images)
         pixels = np.stack([fit_square(decode_image(image), size, fit) for image in images])[..., None].astype(np.float32)
-        exported = _predict_in_other_process(file, file_format, pixels, Path(folder))
+        exported, *decisions = _predict_in_other_process(file, file_format, pixels, Path(folder))
     difference = float(np.abs(exported - expected).max())
+    if classifier.thresholds is not None and not np.array_equal(decisions, [exported >= np.asarray(classifier.thresholds)]):
+        raise ExportError(
+            f"The decisions of an exported file must follow from its probabilities and the thresholds; those of the file of "
+            f"--format {file_format} do not, and it was deleted. Choose another --format."
+        )
     if not difference <= TOLERANCE:
         raise ExportError(
             f"The probabilities of an exported file must match those of `predict` to {TOLERANCE:g}; the file of --format "
@@ -235,11 +262,11 @@ def _compare(classifier: Classifier, file: Path, file_format: str, size: int, fi
     return difference
 
 
-def _predict_in_other_process(file: Path, file_format: str, pixels: np.ndarray, folder: Path) -> np.ndarray:
+def _predict_in_other_process(file: Path, file_format: str, pixels: np.ndarray, folder: Path) -> list[np.ndarray]:
     # The script is run by its path, because it must not import this package.
     script = Path(__file__).resolve().parents[1] / "model" / "export_check.py"
     np.save(folder / "pixels.npy", pixels)
-    paths = [str(path) for path in (file, folder / "pixels.npy", folder / "probabilities.npy")]
+    paths = [str(path) for path in (file, folder / "pixels.npy", folder / "outputs.npz")]
     command = [sys.executable, "-P", str(script), file_format, *paths]
     try:
         process = subprocess.run(command, capture_output=True, text=True, timeout=_CHECK_SECONDS, check=False)  # noqa: S603 - no user input
@@ -251,7 +278,8 @@ def _predict_in_other_process(file: Path, file_format: str, pixels: np.ndarray, 
     if process.returncode:
         reason = (process.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise ExportError(f"The file of --format {file_format} cannot be loaded ({reason}). Choose another --format.")
-    return np.load(folder / "probabilities.npy", allow_pickle=False)
+    with np.load(folder / "outputs.npz", allow_pickle=False) as outputs:
+        return [outputs[name] for name in outputs.files]
 
 
 def _digest(path: Path) -> str:

@@ -7,18 +7,17 @@ The predictions of each model are computed once and stored in <study>/external/<
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from automl_cxr.data.cache import DecodedImages, decode_dataset
-from automl_cxr.ensemble.combiners import Combiner, WeightedAverage
 from automl_cxr.errors import DataError
 from automl_cxr.io import sha256_of_file
 from automl_cxr.records import TrialState
-from automl_cxr.results.classifier import ENSEMBLE_FILE, Classifier, Member, load_ensemble, member_of_trial
+from automl_cxr.results.classifier import ENSEMBLE_FILE, Classifier, classifier_of_trial, load_ensemble
 from automl_cxr.results.external_sites import ExternalSite
 from automl_cxr.results.study_data import load_trial_config
 from automl_cxr.scoring.predictions import Predictions
@@ -96,8 +95,7 @@ def predict_site(store: StudyStore, site: ExternalSite, *, on_progress: OnProgre
         if model in opened:
             stored[model] = predict_classifier(opened[str(model)], decoded)
         else:
-            members = (member_of_trial(store, int(model)),)
-            stored[model] = _predict(members, WeightedAverage(np.ones(1)), decoded, store.spec.classes)
+            stored[model] = predict_classifier(classifier_of_trial(store, int(model)), decoded)
         with explained_disk_errors(files[model].parent):
             files[model].parent.mkdir(parents=True, exist_ok=True)
             stored[model].to_npz(files[model])
@@ -118,36 +116,23 @@ def predict_classifier(classifier: Classifier, decoded: DecodedSite, *, on_progr
         TrialError: A model file is damaged.
         DataError: No image can be read.
     """
-    return _predict(
-        classifier.members, classifier.rule, decoded, classifier.classes, mirrored=classifier.mirrored, on_progress=on_progress
-    )
-
-
-def _predict(
-    members: Sequence[Member],
-    rule: Combiner,
-    decoded: DecodedSite,
-    classes: tuple[str, ...],
-    *,
-    mirrored: bool = False,
-    on_progress: OnProgress | None = None,
-) -> Predictions:
     from automl_cxr.model.inference import load_model, predict_images  # imports Keras
 
+    members, classes = classifier.members, classifier.classes
     probabilities = []
     for n_done, member in enumerate(members, start=1):
         images = decoded.images_for(member.square).open()
-        probabilities.append(predict_images(load_model(str(member.file)), images, mirrored=mirrored))
+        probabilities.append(predict_images(load_model(str(member.file)), images, mirrored=classifier.mirrored))
         if on_progress is not None:
             on_progress(n_done, len(members))
-    ids = decoded.images_for(members[0].square).ids
-    rows = decoded.site.dataset.table.set_index("image").loc[list(ids)]
+    ids, dataset = decoded.images_for(members[0].square).ids, decoded.site.dataset
     return Predictions(
         ids=ids,
-        labels=np.array([classes.index(label) for label in rows["label"]], dtype=np.int64),
-        probabilities=rule.combine(np.stack(probabilities)),
+        labels=replace(dataset, classes=classes).labels_of(ids),  # a site may lack classes, which are columns nevertheless
+        probabilities=classifier.rule.combine(np.stack(probabilities)),
         classes=classes,
-        patients=tuple(rows["patient_id"]),
+        patients=tuple(dataset.table.set_index("image").loc[list(ids), "patient_id"]),
+        thresholds=classifier.thresholds,
     )
 
 

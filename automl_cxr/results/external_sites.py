@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from automl_cxr.data.class_map import load_class_map
+from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.dataset import Dataset, load_dataset
 from automl_cxr.data.projections import (
     LATERAL,
@@ -21,8 +22,10 @@ from automl_cxr.data.projections import (
 )
 from automl_cxr.errors import DataError, UnknownNameError, UsageError
 from automl_cxr.results.site_classes import match_classes
+from automl_cxr.results.site_findings import match_findings
 from automl_cxr.study.data_preparation import digest_table
 from automl_cxr.study.store import StudyStore
+from automl_cxr.tasks import MULTICLASS
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class ExternalSite:
         name: Name of the folder or table; the prefix of the site's columns.
         folder: The folder or table.
         dataset: The images.
-        class_map: The study's class by the site's class, where they differ; "" for images that are not used.
+        class_map: The study's class by the site's class, where they differ; "" for images (or findings) that are not used.
         notes: Sentences for the user.
     """
 
@@ -53,9 +56,13 @@ class ExternalSite:
 
         Raises:
             UnknownNameError: The study does not have a class of ``class_map``.
-            DataError: The site has another class, or images of fewer than two classes of the study.
+            DataError: The site has another class, or images of fewer than two classes of the study. Of several findings, it has
+                none of the study.
         """
         dataset, notes = _select_projections(self.dataset, store.spec.projections, self.name)
+        if dataset.is_multilabel:
+            found = match_findings(dataset, self.class_map, site=self.name, study=store.name, findings=store.spec.classes)
+            return ExternalSite(self.name, self.folder, found.dataset, notes=(*notes, *found.notes))
         matched = match_classes(
             dataset,
             self.class_map,
@@ -68,12 +75,18 @@ class ExternalSite:
         return ExternalSite(self.name, self.folder, matched.dataset, notes=(*notes, *matched.notes))
 
 
-def open_sites(folders: Sequence[str | Path], class_map: Mapping[str, str] | str | Path | None = None) -> list[ExternalSite]:
+def open_sites(
+    folders: Sequence[str | Path],
+    class_map: Mapping[str, str] | str | Path | None = None,
+    *,
+    task: str = MULTICLASS,
+) -> list[ExternalSite]:
     """Load the images of external sites, in any supported layout.
 
     Args:
         folders: Folder or table of each site.
         class_map: The study's class by the site's class, as in ``load_class_map``, for all sites.
+        task: Task of the studies, a name in ``tasks.TASKS``.
 
     Raises:
         UsageError: Two sites have the same name, the map has another form, or no site is given for it.
@@ -84,7 +97,8 @@ def open_sites(folders: Sequence[str | Path], class_map: Mapping[str, str] | str
     if entries and not folders:
         raise UsageError("--class-map applies to the classes of external sites; received no site. Add one with --external.")
     sites = [
-        ExternalSite(Path(folder).expanduser().absolute().stem, str(folder), _load_site(folder), entries) for folder in folders
+        ExternalSite(Path(folder).expanduser().absolute().stem, str(folder), _load_site(folder, task), entries)
+        for folder in folders
     ]
     names = [site.name for site in sites]
     if len(set(names)) < len(names):
@@ -96,10 +110,11 @@ def open_sites(folders: Sequence[str | Path], class_map: Mapping[str, str] | str
     return sites
 
 
-def _load_site(folder: str | Path) -> Dataset:
+def _load_site(folder: str | Path, task: str) -> Dataset:
     """Load the images of a site. An error names the way to read the site with options, if it exists."""
     try:
-        return load_dataset(folder)
+        # A site may have few images with a finding, and all of them are scored.
+        return load_dataset(folder, DataOptions(task=task, min_positives=0))
     except DataError as error:
         if not Path(folder).expanduser().exists():
             raise
@@ -125,5 +140,7 @@ def _select_projections(dataset: Dataset, requested: Sequence[str] | None, site:
         f"and are not scored: {describe_counts(count_projections(views[~is_used]))}."
     )
     table = dataset.table[is_used].reset_index(drop=True)
+    if dataset.is_multilabel:
+        return replace(dataset, table=table), (note,)
     present = set(table["label"])
     return replace(dataset, table=table, classes=tuple(name for name in dataset.classes if name in present)), (note,)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from automl_cxr.errors import UnknownNameError
 from automl_cxr.results.classifier import Classifier
 from automl_cxr.results.evaluation import Evaluation
 from automl_cxr.results.external_predictions import (
@@ -20,9 +21,12 @@ from automl_cxr.results.external_predictions import (
     refuse_own_images,
 )
 from automl_cxr.results.external_sites import ExternalSite
+from automl_cxr.results.finding_scores import score_findings
 from automl_cxr.scoring.confusion import confusion_matrix
+from automl_cxr.scoring.finding_labels import count_labels
 from automl_cxr.scoring.intervals import N_RESAMPLES, intervals_of, named_metric
 from automl_cxr.scoring.metrics import CLASS_METRICS, METRICS, Metric, metrics_for
+from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.scoring.resampling import resample_scores
 from automl_cxr.study.source_overlap import source_warnings
 from automl_cxr.study.store import StudyStore
@@ -54,7 +58,8 @@ def score_site(
     Returns:
         For each model: every metric over the classes of the study that have readable images, the limits of the 95 % bootstrap
         interval by patient of ``metric``, n_images, the number of readable images, and n_classes, the number of their classes.
-        ``metric`` is NaN if it is a metric of a class without images.
+        ``metric`` is NaN if it is a metric of a class without images. Of several findings, each model is scored at its own
+        thresholds, and n_classes is the number of findings that are present in an image and absent in another.
 
     Raises:
         UnknownNameError: There is no such metric.
@@ -65,6 +70,12 @@ def score_site(
     if not predictions:
         return SiteScores({}, found.notes)
     normal_class, images = store.spec.normal_index, next(iter(predictions.values()))
+    if images.is_multilabel:
+        scores = {
+            model: _score_findings(one, metric, seed=store.spec.seed, n_resamples=n_resamples)
+            for model, one in predictions.items()
+        }
+        return SiteScores(scores, found.notes)
     present = np.unique(images.labels).tolist()
     defined = metrics_for(images.classes, normal_class=normal_class, present=present)
     rows = {name: row for name, row in defined.items() if name in METRICS}
@@ -92,6 +103,37 @@ def score_site(
         )
     }
     return SiteScores(rows_of, found.notes)
+
+
+def _score_findings(predictions: Predictions, metric: str, *, seed: int, n_resamples: int) -> dict[str, float]:
+    """Return the scores of a model of several findings, with the interval of one metric."""
+    findings, labels, thresholds = predictions.classes, predictions.labels, predictions.thresholds
+    defined = metrics_for(findings, task=predictions.task, thresholds=thresholds)
+    if metric not in defined:
+        raise UnknownNameError("metric", metric, defined)
+    resampled = resample_scores(
+        labels,
+        predictions.probabilities[None],
+        predictions.patients,
+        [defined[metric]],
+        n_resamples=n_resamples,
+        seed=seed,
+        normal_class=None,
+    )[metric]
+    interval = intervals_of(resampled)[0]
+    n_present, n_absent = count_labels(labels)
+    return {
+        metric: float(resampled.scores[0]),
+        f"{metric}_low": interval.low,
+        f"{metric}_high": interval.high,
+        "n_images": len(predictions),
+        "n_classes": int(((n_present > 0) & (n_absent > 0)).sum()),
+        **{
+            name: one.function(labels, predictions.probabilities, None)
+            for name, one in defined.items()
+            if name in METRICS and name != metric
+        },
+    }
 
 
 def _undefined(metric: Metric) -> Metric:
@@ -131,6 +173,21 @@ def evaluate_site(
     images = decoded.images_for(classifier.members[0].square)
     refuse_own_images(store, site, images)
     predictions = predict_classifier(classifier, decoded, on_progress=on_progress)
+    if predictions.is_multilabel:
+        found = score_findings(predictions, seed=store.spec.seed, n_resamples=n_resamples)
+        return Evaluation(
+            classifier=classifier.name,
+            part="external",
+            predictions=predictions,
+            scores=found.scores,
+            intervals=found.intervals,
+            per_class=found.per_finding,
+            confusion=found.decisions,
+            unreadable=dict(images.unreadable),
+            warnings=tuple(source_warnings(store.folder)),
+            site=site.name,
+            notes=(*site.notes, *found.notes),
+        )
     labels, probabilities, normal_class = predictions.labels, predictions.probabilities, store.spec.normal_index
     present = np.unique(labels).tolist()
     defined = metrics_for(predictions.classes, normal_class=normal_class, present=present)

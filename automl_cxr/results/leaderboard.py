@@ -18,17 +18,19 @@ from automl_cxr.results.external_validation import SiteScores, score_site
 from automl_cxr.results.latencies import measure_latencies
 from automl_cxr.results.tables import table_of_rows
 from automl_cxr.results.trial_ranking import FinishedTrial, RankingSettings, group_by_images, rank_trials
+from automl_cxr.scoring.finding_labels import describe_unscored
 from automl_cxr.scoring.intervals import N_RESAMPLES
 from automl_cxr.scoring.metric_table import Direction
 from automl_cxr.scoring.metrics import CLASS_METRICS, METRICS
 from automl_cxr.study.store import StudyStore
+from automl_cxr.tasks import MULTILABEL
 
 OnProgress = Callable[[int, int], None]
 _MACRO_F1 = "macro_f1"
 _WORST_SITE, _WORST_AT = "worst_site", "worst_at"
 _ALWAYS_SHOWN = (
     *("rank", "set", "study", "trial", "family", "feasible", "pareto", "tied"),
-    *("macro_f1", "accuracy", "macro_auc", "fnfr"),
+    *("macro_f1", "micro_f1", "accuracy", "macro_auc", "fnfr"),
     *("n_parameters", "milliseconds", "seconds", "epochs", "best_epoch", "fold_mean", "fold_sd", _WORST_SITE, _WORST_AT),
 )
 
@@ -112,12 +114,14 @@ def build_leaderboard(
     table = table_of_rows([{name: cell for name, cell in row.items() if name != "params"} | row["params"] for row in rows])
     table = table[_order_of_columns(table, stores, ranked_by)]
     table.attrs["metric"] = ranked_by
+    table.attrs["task"] = stores[0].spec.task
     corrected = [correct_best(trials, ranked_by) for trials in groups]
     table.attrs["corrected"] = tuple(corrected)
     table.attrs["row_fields"] = tuple(_row_fields(best, several=len(stores) > 1) for best in corrected if best is not None)
     recommended = [_recommendation_note(store, several=len(stores) > 1) for store in stores] if sites else []
     table.attrs["notes"] = (
         *_notes(groups, used_sites, scored, rows),
+        *_unscored_findings(groups),
         *filter(None, recommended),
         *_corrections(corrected),
         *audit_notes(stores),
@@ -146,11 +150,15 @@ def sort_leaderboard(table: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 def shorten_leaderboard(table: pd.DataFrame, objectives: Collection[str]) -> pd.DataFrame:
-    """Select the columns for the terminal: the ranking, the objectives, the main scores, F1 of each class, and the costs."""
+    """Select the columns for the terminal: the ranking, the objectives, the main scores and the costs.
+
+    Also F1 of each class, or for findings, whose F1 depends on thresholds, the area under the ROC curve of each.
+    """
     with_interval = [str(name) for name in table if f"{name}_low" in table]
     ends = {f"{name}{end}" for name in with_interval for end in ("_low", "_high")}
     shown = {*_ALWAYS_SHOWN, *objectives, *with_interval, *ends}
-    return table[[name for name in map(str, table.columns) if name in shown or name.startswith("f1_")]]
+    of_each = "auc_" if table.attrs.get("task") == MULTILABEL else "f1_"
+    return table[[name for name in map(str, table.columns) if name in shown or name.startswith(of_each)]]
 
 
 def _direction(name: str) -> Direction:
@@ -258,6 +266,12 @@ def _corrections(corrected: Sequence[CorrectedBest | None]) -> list[str]:
     if len(sentences) > 1:
         sentences = [f"Set {number}: {sentence}" if sentence else "" for number, sentence in enumerate(sentences, start=1)]
     return [sentence for sentence in sentences if sentence]
+
+
+def _unscored_findings(groups: Sequence[Sequence[FinishedTrial]]) -> list[str]:
+    """Return a sentence that names the findings which the means leave out, for the images of each set."""
+    images = [trials[0].predictions for trials in groups if trials[0].predictions.is_multilabel]
+    return list(dict.fromkeys(filter(None, (describe_unscored(one.labels, one.classes) for one in images))))
 
 
 def _notes(

@@ -28,6 +28,7 @@ def model_card(record: Mapping[str, Any]) -> str:
         "Data": _data(record),
         "Members": _members(record),
         "Combination": _combination(record),
+        **({} if record.get("thresholds") is None else {"Thresholds": _thresholds(record)}),
         "Scores on the validation images": _validation(record),
         "Scores on the test part": _test(record),
         "Versions": [", ".join(f"{name} {version}" for name, version in record.get("versions", {}).items()) or "Unknown."],
@@ -39,10 +40,8 @@ def model_card(record: Mapping[str, Any]) -> str:
 
 
 def _data(record: Mapping[str, Any]) -> list[str]:
-    normal = record.get("normal_class")
     lines = [
-        f"- Classes: {', '.join(record['classes'])}",
-        f"- Class without a finding: {normal or 'not specified'}",
+        *_classes(record),
         f"- Fitted on {record['n_images']:,} images of {record['n_patients']:,} patients",
     ]
     if record.get("study") is None:
@@ -58,6 +57,23 @@ def _data(record: Mapping[str, Any]) -> list[str]:
         *(f"- {line}" for line in [record.get("shortcut_baseline")] if line),
         *(f"- **Warning**: {warning}" for warning in record.get("warnings", ())),
     ]
+
+
+def _classes(record: Mapping[str, Any]) -> list[str]:
+    if record.get("thresholds") is None:
+        normal = record.get("normal_class")
+        return [f"- Classes: {', '.join(record['classes'])}", f"- Class without a finding: {normal or 'not specified'}"]
+    return [f"- Findings, of which an image may have several: {', '.join(record['classes'])}"]
+
+
+def _thresholds(record: Mapping[str, Any]) -> list[str]:
+    """Return the table of the thresholds of findings."""
+    rows = [[name, f"{one:.4f}"] for name, one in zip(record["classes"], record["thresholds"], strict=True)]
+    text = (
+        "A finding is reported if its probability is at least its threshold. The thresholds were chosen to maximise F1 on the "
+        "images on which the ensemble was fitted; another use needs other thresholds."
+    )
+    return [text, "", *_table(["finding", "threshold"], rows)]
 
 
 def _members(record: Mapping[str, Any]) -> list[str]:

@@ -31,7 +31,7 @@ from automl_cxr.errors import StudyError
 from automl_cxr.records import TrialRecord
 from automl_cxr.results.ensemble_folder import RECOMMENDED, EnsembleFolder, remove_former_recommendations
 from automl_cxr.results.ensemble_record import copy_members, write_ensemble
-from automl_cxr.results.ensembles import study_context
+from automl_cxr.results.ensembles import objective_of_study, study_context
 from automl_cxr.results.recommendation_record import Recommendation, save_recommendation
 from automl_cxr.results.study_data import load_trial_config
 from automl_cxr.scoring.intervals import Interval, bootstrap_interval
@@ -102,7 +102,7 @@ def _combine(store: StudyStore, candidates: Sequence[TrialRecord]) -> _Ensemble 
     spec = store.spec
     if len(spec.objectives) > 1:  # an ensemble has the costs of all its members, so it is not on the Pareto front of the trials
         return "by the first objective"
-    objective = Objective.named(spec.objective, normal_class=spec.normal_index)
+    objective = objective_of_study(store)
     members = _choose_members(store, candidates, objective)
     if len(members) < 2:
         return "" if len(candidates) < 2 else _reason_for_one_member(store)
@@ -153,7 +153,12 @@ def _meets_requirements(store: StudyStore, predictions: Predictions) -> bool:
     """Return whether predictions meet the bounds on metrics."""
     values = {
         bound: measure(
-            bound.name, predictions.labels, predictions.probabilities, normal_class=store.spec.normal_index, costs={}
+            bound.name,
+            predictions.labels,
+            predictions.probabilities,
+            normal_class=store.spec.normal_index,
+            costs={},
+            classes=store.spec.classes,
         )
         for bound in _requirements(store)
         if bound.name not in COSTS

@@ -117,6 +117,7 @@ def replay_trial(
             weights_folder=None if spec.weights_folder is None else Path(spec.weights_folder),
             objectives=(spec.objective,),
             normal_class=spec.normal_index,
+            classes=spec.classes,
             folds=spec.folds,
         )
         proposal = Proposal(number, {}, epochs=None if is_full_length else last)
@@ -167,6 +168,7 @@ class _ReplayObjective:
     weights_folder: Path | None
     objectives: tuple[str, ...]
     normal_class: int | None
+    classes: tuple[str, ...]
     folds: int
 
     def __call__(self, proposal: Proposal) -> Generator[Report, None, Facts]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from automl_cxr.data.decode import decode_image_in_pool, decoder_warnings_off, f
 from automl_cxr.errors import DataError, UnknownNameError, UnreadableImageError
 from automl_cxr.study.data_preparation import digest_table
 from automl_cxr.study.store import StudyStore, read_record
+from automl_cxr.tasks import FINDING_SEPARATOR, PRESENT
 
 _SMALL = 192  # pixels of a thumbnail on a page
 
@@ -62,11 +64,14 @@ def scored_images(store: StudyStore, data: str | None = None, *, per_class: int 
         per_class: Number of randomly selected images of each class, the same ones at every call; by default all images.
 
     Returns:
-        The class of each file.
+        The class of each file; of several findings, those that are present, as "A|B".
 
     Raises:
         DataError: The data are missing or have changed.
     """
+    if store.split.is_multilabel:
+        found = scored_findings(store, data, per_finding=per_class)
+        return {file: FINDING_SEPARATOR.join(names) for file, names in found.items()}
     root, split = load_study_dataset(store, data).root, store.split
     part = split.judged
     order = np.random.default_rng(0).permutation(len(part.images))
@@ -76,6 +81,31 @@ def scored_images(store: StudyStore, data: str | None = None, *, per_class: int 
         for column, rows in enumerate(by_class)
         for row in sorted(rows[:per_class])
     }
+
+
+def scored_findings(
+    store: StudyStore, data: str | None = None, *, per_finding: int | None = None
+) -> dict[str, tuple[str, ...]]:
+    """Return the images on which a study of findings scores its trials, with the findings that are present in each.
+
+    Args:
+        store: The study.
+        data: Current location of the data; by default the recorded one.
+        per_finding: Number of randomly selected images with each finding, the same ones at every call; by default all images,
+            also those without a finding.
+
+    Raises:
+        DataError: The data are missing or have changed.
+    """
+    root, split = load_study_dataset(store, data).root, store.split
+    part = split.judged
+    is_present = np.asarray(part.labels, np.int64) == PRESENT
+    order = np.random.default_rng(0).permutation(len(part.images))
+    rows = range(len(part.images))
+    if per_finding is not None:
+        chosen = [order[is_present[order, column]][:per_finding] for column in range(len(split.classes))]
+        rows = sorted({int(row) for rows_of_finding in chosen for row in rows_of_finding})
+    return {str(root / part.images[row]): tuple(compress(split.classes, is_present[row])) for row in rows}
 
 
 def decode_study_images(

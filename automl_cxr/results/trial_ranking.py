@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,11 @@ import numpy as np
 from automl_cxr.records import TrialRecord
 from automl_cxr.scoring.best_set import LEVEL, chances_to_be_best
 from automl_cxr.scoring.intervals import intervals_of, named_metric
-from automl_cxr.scoring.metrics import Metric, metrics_for
+from automl_cxr.scoring.metrics import score_predictions
 from automl_cxr.scoring.objectives import COSTS
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.scoring.resampling import resample_scores
+from automl_cxr.scoring.thresholds import thresholds_of
 from automl_cxr.study.store import StudyStore
 
 
@@ -48,7 +49,10 @@ class RankingSettings:
 
 
 def group_by_images(stores: Sequence[StudyStore]) -> list[list[FinishedTrial]]:
-    """Group the finished trials of studies that were scored on the same images, labels, patients, classes and normal class."""
+    """Group the finished trials of studies that were scored on the same images, labels, patients, classes and normal class.
+
+    Trials of findings are never in one group with trials of classes.
+    """
     groups: dict[object, list[FinishedTrial]] = {}
     for store in stores:
         front = {record.number for record in store.pareto_front()}
@@ -56,7 +60,7 @@ def group_by_images(stores: Sequence[StudyStore]) -> list[list[FinishedTrial]]:
             predictions = store.predictions(record.number)
             scored_on = (
                 *(predictions.ids, predictions.labels.tobytes(), predictions.patients, predictions.classes),
-                store.spec.normal_index,
+                *(store.spec.normal_index, predictions.task),
             )
             groups.setdefault(scored_on, []).append(FinishedTrial(store, record, predictions, record.number in front))
     return list(groups.values())
@@ -66,7 +70,7 @@ def rank_trials(trials: Sequence[FinishedTrial], settings: RankingSettings) -> l
     """Score trials of the same images and return a row for each, best first; see ``leaderboard.build_leaderboard``."""
     images, normal_class = trials[0].predictions, trials[0].store.spec.normal_index
     probabilities = np.stack([trial.predictions.probabilities for trial in trials])
-    with_interval = [named_metric(name, images.classes, normal_class) for name in settings.intervals]
+    with_interval = [named_metric(name, images.classes, normal_class, task=images.task) for name in settings.intervals]
     resampled = resample_scores(
         images.labels,
         probabilities,
@@ -75,9 +79,9 @@ def rank_trials(trials: Sequence[FinishedTrial], settings: RankingSettings) -> l
         n_resamples=settings.n_resamples,
         seed=trials[0].store.spec.seed,
         normal_class=normal_class,
+        thresholds=thresholds_of([trial.predictions for trial in trials]) if images.is_multilabel else None,
     )
-    metrics = metrics_for(images.classes, normal_class=normal_class)
-    scores = [_scores(trial.predictions, metrics, normal_class) for trial in trials]
+    scores = [score_predictions(trial.predictions, normal_class=normal_class) for trial in trials]
     intervals_by_metric = {name: intervals_of(scores_of_metric) for name, scores_of_metric in resampled.items()}
     sign = 1 if with_interval[0].direction == "maximize" else -1
     ranking = resampled[settings.metric]
@@ -108,10 +112,6 @@ def rank_trials(trials: Sequence[FinishedTrial], settings: RankingSettings) -> l
         }
         for rank, number in enumerate(sorted(range(len(trials)), key=sort_key), start=1)
     ]
-
-
-def _scores(predictions: Predictions, metrics: Mapping[str, Metric], normal_class: int | None) -> dict[str, float]:
-    return {name: row.function(predictions.labels, predictions.probabilities, normal_class) for name, row in metrics.items()}
 
 
 def _identity(trial: FinishedTrial) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from automl_cxr.errors import AutomlCxrError, StudyError
 from automl_cxr.io import sha256_of_file
 from automl_cxr.records import TrialRecord, TrialState
 from automl_cxr.results.study_data import decode_study_images, load_study_dataset, load_trial_config
-from automl_cxr.scoring.metrics import metric
+from automl_cxr.scoring.intervals import named_metric
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.study.store import StudyStore
 
@@ -115,7 +115,9 @@ def _check_trial(store: StudyStore, record: TrialRecord, images: _Images) -> Tri
         problems += _contradictions(config, record)
     if saved is not None:
         problems += _image_mismatches(store, saved)
-        rescored = metric(store.spec.objective).function(saved.labels, saved.probabilities, store.spec.normal_index)
+        spec = store.spec
+        objective = named_metric(spec.objective, spec.classes, spec.normal_index, task=spec.task)
+        rescored = objective.function(saved.labels, saved.probabilities, spec.normal_index)
         if not abs(rescored - record.score) <= SCORE_TOLERANCE:  # type: ignore[operator]
             problems.append(f"the score of its predictions is {rescored:.6f}, the score in the storage is {record.score:.6f}")
     if config is not None and saved is not None and store.has_model(record.number):
@@ -167,7 +169,7 @@ def _contradictions(config: TrialConfig, record: TrialRecord) -> Iterator[str]:
 
 def _image_mismatches(store: StudyStore, saved: Predictions) -> Iterator[str]:
     judged = store.split.judged
-    if saved.ids != judged.images or saved.labels.tolist() != list(judged.labels):
+    if saved.ids != judged.images or not np.array_equal(saved.labels, np.asarray(judged.labels, np.int64)):
         yield "its predictions are not those of the validation part or of the folds of the study"
 
 

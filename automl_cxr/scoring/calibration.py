@@ -6,6 +6,8 @@ Functions named ``weighted_...`` take weights (n, n_resamples), the number of ti
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 N_BINS = 15  # as in Guo et al. 2017
@@ -91,10 +93,15 @@ def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
         labels: True classes, integers (n,).
         probabilities: (n, k), rows sum to 1, for images that the model was not fitted on.
     """
+    return find_temperature(lambda temperature: log_loss(labels, with_temperature(probabilities, temperature)))
+
+
+def find_temperature(loss: Callable[[float], float]) -> float:
+    """Find the temperature from 0.05 to 20 that minimises a loss."""
     from scipy.optimize import minimize_scalar  # the import takes 0.2 s
 
-    def loss(log_temperature: float) -> float:
-        return log_loss(labels, with_temperature(probabilities, float(np.exp(log_temperature))))
+    def of_logarithm(log_temperature: float) -> float:
+        return loss(float(np.exp(log_temperature)))
 
-    found = minimize_scalar(loss, bounds=tuple(np.log(_TEMPERATURES)), method="bounded", options={"xatol": 1e-4})
+    found = minimize_scalar(of_logarithm, bounds=tuple(np.log(_TEMPERATURES)), method="bounded", options={"xatol": 1e-4})
     return float(np.exp(found.x))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from automl_cxr.scoring.calibration import MIN_PROBABILITY, N_BINS
+from automl_cxr.scoring.calibration import MIN_PROBABILITY, N_BINS, find_temperature
 from automl_cxr.tasks import PRESENT
 
 _SMALLEST_LOSS_ARGUMENT = np.finfo(np.float32).eps
@@ -90,6 +90,16 @@ def with_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarra
         temperature: Above 0.
     """
     return sigmoid(logits(probabilities) / temperature).astype(np.float32)
+
+
+def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Find the temperature of all findings that minimises the log loss of the known labels, from 0.05 to 20.
+
+    Args:
+        labels: Label codes (n, k).
+        probabilities: (n, k), for images that the model was not fitted on.
+    """
+    return find_temperature(lambda temperature: float(log_loss(labels, with_temperature(probabilities, temperature))))
 
 
 def logits(probabilities: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from automl_cxr.errors import UsageError
 from automl_cxr.scoring import finding_counts
 from automl_cxr.scoring.finding_counts import DecisionCounter, count_decisions
-from automl_cxr.scoring.finding_labels import known_images, mean_of_findings, score_each_finding
+from automl_cxr.scoring.finding_labels import count_labels, known_images, mean_of_findings, score_each_finding
 from automl_cxr.scoring.metric_base import Metric, load_function
 from automl_cxr.scoring.metric_table import CLASS_METRICS, METRIC_ROWS, FindingFunctions, MetricRow
 from automl_cxr.scoring.thresholds import choose_thresholds
@@ -21,6 +22,8 @@ _COUNT_FUNCTIONS = {
     "recall": finding_counts.recall_per_finding,
     "specificity": finding_counts.specificity_per_finding,
 }
+_MIN_FOR_INFLUENCE = 50
+"""Images with and without a finding from which the error of a first-order approximation is small compared to an interval."""
 _MEANS = {"auc": "macro_auc", "average_precision": "macro_average_precision"}
 
 
@@ -104,7 +107,23 @@ def _of_findings(
         ]
         return summary(np.stack(scores, axis=-1))
 
-    return _metric(row, of_stacks, of_weights)
+    metric = _metric(row, of_stacks, of_weights)
+    if not functions.influence:
+        return metric
+    influence = load_function(functions.influence, row.parameters)
+
+    def of_influence(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray | None:
+        n_present, n_absent = count_labels(labels[:, columns])
+        n_scored = np.minimum(n_present, n_absent)
+        if not n_scored.any() or n_scored[n_scored > 0].min() < _MIN_FOR_INFLUENCE:
+            return None
+        total, of_columns = np.zeros(len(labels)), probabilities[:, columns]
+        for number, rows, positive in known_images(labels[:, columns]):
+            if n_scored[number]:
+                total[rows] += influence(positive, of_columns[rows, number])
+        return total / np.count_nonzero(n_scored)
+
+    return dataclasses.replace(metric, of_influence=of_influence)
 
 
 def _metric(

@@ -9,9 +9,11 @@ from statistics import NormalDist
 import numpy as np
 
 from automl_cxr.errors import UnknownNameError, UsageError
-from automl_cxr.scoring.metrics import METRICS, Metric, metrics_for
+from automl_cxr.scoring.metrics import METRICS, Metric, check_defined, metrics_for
 from automl_cxr.scoring.predictions import Predictions, align
 from automl_cxr.scoring.resampling import ResampledScores, resample_scores
+from automl_cxr.scoring.thresholds import thresholds_of
+from automl_cxr.tasks import MULTICLASS
 
 N_RESAMPLES = 2000
 
@@ -68,7 +70,8 @@ def bootstrap_intervals(
 
     Args:
         predictions: Labelled predictions; ``patients`` defines the groups for resampling.
-        metrics: Names in ``metrics_for`` the classes.
+        metrics: Names in ``metrics_for`` the classes. Metrics of decisions on findings use the thresholds of the predictions;
+            without them, those that maximise F1 on all images.
         level: Share of intervals that contain the true score, between 0 and 1.
         n_resamples: Number of resamples.
         seed: Seed of the resamples, at least 0.
@@ -140,17 +143,34 @@ def intervals_of(resampled: ResampledScores, *, level: float = 0.95) -> list[Int
     return [_corrected_interval(*row, level) for row in rows]
 
 
-def named_metric(name: str, classes: Sequence[str], normal_class: int | None) -> Metric:
-    """Return a metric of all classes or of one class.
+def named_metric(
+    name: str,
+    classes: Sequence[str],
+    normal_class: int | None,
+    *,
+    task: str = MULTICLASS,
+    thresholds: np.ndarray | None = None,
+) -> Metric:
+    """Return a metric of all classes or findings, or of one class or finding.
+
+    Args:
+        name: Name of the metric.
+        classes: Names of the classes or findings.
+        normal_class: Index of the class without a finding, or None.
+        task: The task, a name in ``tasks.TASKS``.
+        thresholds: For findings, the thresholds of decisions, (k,); by default those chosen on the labels that are scored.
 
     Raises:
         UnknownNameError: There is no such metric.
-        UsageError: The metric needs a normal class and has none, or one that does not exist.
+        UsageError: The metric is not defined for the task, or needs a normal class and has none, or one that does not exist.
     """
     if name in METRICS:
-        METRICS[name].require_normal_class(normal_class, len(classes))
-        return METRICS[name]
-    defined = metrics_for(classes, normal_class=normal_class)
+        check_defined(name, task)
+        if task == MULTICLASS:
+            METRICS[name].require_normal_class(normal_class, len(classes))
+        if thresholds is None:
+            return METRICS[name]
+    defined = metrics_for(classes, normal_class=normal_class, task=task, thresholds=thresholds)
     if name not in defined:
         raise UnknownNameError("metric", name, defined)
     return defined[name]
@@ -169,7 +189,7 @@ def _resample(
     for model in models:
         model.require_labels()
     probabilities, images = align(models)
-    rows = [named_metric(name, images.classes, normal_class) for name in metrics]
+    rows = [named_metric(name, images.classes, normal_class, task=images.task) for name in metrics]
     return resample_scores(
         images.labels,
         probabilities,
@@ -178,6 +198,7 @@ def _resample(
         n_resamples=n_resamples,
         seed=seed,
         normal_class=normal_class,
+        thresholds=thresholds_of(models) if images.is_multilabel else None,
     )
 
 

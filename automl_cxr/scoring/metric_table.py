@@ -53,11 +53,14 @@ class FindingFunctions:
             function of label codes (n, k) and probabilities (..., n, k) that returns scores (...).
         weighted: Function with weights (n, n_resamples) as a third argument, and otherwise probabilities of one model, that
             returns scores (n_resamples,). Not for "counts", which are weighted themselves.
+        influence: Optional function of presence (n,) and probabilities (n,), for "finding", that returns the influence of each
+            image on the score, (n,), for intervals of many images (``finding_ranking.auc_influence``).
     """
 
     function: str
     inputs: Literal["finding", "counts", "labels"] = "finding"
     weighted: str = ""
+    influence: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +145,11 @@ METRIC_ROWS = (
         direction="maximize",
         description="mean area under the ROC curve over the classes (one-vs-rest) or findings",
         classes=ClassFunctions(function="ranking:auc_per_class", inputs="one_vs_rest", weighted="ranking:weighted_auc"),
-        findings=FindingFunctions(function="ranking:areas_under_roc", weighted="ranking:weighted_auc"),
+        findings=FindingFunctions(
+            function="finding_ranking:areas_under_roc",
+            weighted="ranking:weighted_auc",
+            influence="finding_ranking:auc_influence",
+        ),
     ),
     MetricRow(
         name="macro_average_precision",
@@ -153,7 +160,7 @@ METRIC_ROWS = (
             inputs="one_vs_rest",
             weighted="ranking:weighted_average_precision",
         ),
-        findings=FindingFunctions(function="ranking:average_precisions", weighted="ranking:weighted_average_precision"),
+        findings=FindingFunctions(function="finding_ranking:average_precisions", weighted="ranking:weighted_average_precision"),
     ),
     MetricRow(
         name="log_loss",

@@ -60,6 +60,7 @@ def _build(row: MetricRow) -> Metric:
         of_weights=lambda labels, *arguments: of_task(labels).score_weighted(labels, *arguments),
         of_confusions=by_task[MULTICLASS].of_confusions if MULTICLASS in by_task else None,
         of_counts=by_task[MULTILABEL].of_counts if MULTILABEL in by_task else None,
+        of_influence=by_task[MULTILABEL].of_influence if MULTILABEL in by_task else None,
         of_stacks=lambda labels, *arguments: of_task(labels).score_stack(labels, *arguments),
         needs_normal_class=row.needs_normal_class,
         tasks=row.tasks,

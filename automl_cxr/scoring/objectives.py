@@ -11,10 +11,12 @@ from types import MappingProxyType
 import numpy as np
 
 from automl_cxr.errors import UnknownNameError, UsageError
-from automl_cxr.scoring.metric_table import Direction
-from automl_cxr.scoring.metrics import METRICS
+from automl_cxr.scoring.intervals import named_metric
+from automl_cxr.scoring.metric_table import CLASS_METRICS, Direction
+from automl_cxr.scoring.metrics import METRICS, check_defined
+from automl_cxr.tasks import MULTICLASS, MULTILABEL
 
-_REQUIREMENT = re.compile(r"\s*(?P<name>\w+)\s*(?P<relation><=|>=)\s*(?P<limit>\S+)\s*")
+_REQUIREMENT = re.compile(r"\s*(?P<name>[^<>=]+?)\s*(?P<relation><=|>=)\s*(?P<limit>\S+)\s*")
 _VIOLATION_OF_NAN = 1.0  # for an undefined value, such as a rate over no image
 
 
@@ -43,7 +45,7 @@ COSTS: Mapping[str, Cost] = MappingProxyType({row.name: row for row in _ROWS})
 
 
 def direction_of(name: str) -> Direction:
-    """Return the direction of a metric or cost.
+    """Return the direction of a metric or cost. Metrics of one class, such as auc_Effusion, are maximised.
 
     Raises:
         UnknownNameError: There is no such metric or cost.
@@ -52,11 +54,18 @@ def direction_of(name: str) -> Direction:
         return "minimize"
     if name in METRICS:
         return METRICS[name].direction
+    if is_metric_of_class(name):
+        return "maximize"
     raise UnknownNameError("metric or cost", name, (*METRICS, *COSTS))
 
 
+def is_metric_of_class(name: str) -> bool:
+    """Return whether a name is that of a metric of one class or finding, ``<kind>_<class>``; the class may not exist."""
+    return name not in METRICS and any(name.startswith(f"{kind}_") and name != f"{kind}_" for kind in CLASS_METRICS)
+
+
 def check_objectives(names: Sequence[str]) -> tuple[str, ...]:
-    """Refuse objectives that cannot be optimised together.
+    """Refuse objectives that cannot be optimised together. ``check_for_data`` also compares them with a data set.
 
     Raises:
         UnknownNameError: There is no such metric or cost.
@@ -76,9 +85,30 @@ def check_objectives(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def needs_normal_class(name: str) -> bool:
-    """Return whether a metric or cost is defined only if there is a class without a finding."""
-    return name in METRICS and METRICS[name].needs_normal_class
+def check_for_data(names: Sequence[str], *, task: str, classes: Sequence[str]) -> None:
+    """Refuse metrics that do not exist for a data set.
+
+    Args:
+        names: Names of metrics and costs: of objectives, and of requirements.
+        task: The task, a name in ``tasks.TASKS``.
+        classes: Names of the classes or findings.
+
+    Raises:
+        UnknownNameError: There is no such class or finding.
+        UsageError: A metric is not defined for the task.
+    """
+    for name in names:
+        if name in METRICS:
+            check_defined(name, task)
+        elif name not in COSTS:
+            of_classes = [f"{kind}_{one}" for kind in CLASS_METRICS for one in classes]
+            if name not in of_classes:
+                raise UnknownNameError("metric", name, (*METRICS, *of_classes))
+
+
+def needs_normal_class(name: str, *, task: str = MULTICLASS) -> bool:
+    """Return whether a metric or cost is defined only if there is a class without a finding; never for findings."""
+    return task == MULTICLASS and name in METRICS and METRICS[name].needs_normal_class
 
 
 def measure(
@@ -88,19 +118,27 @@ def measure(
     *,
     normal_class: int | None,
     costs: Mapping[str, float],
+    classes: Sequence[str] = (),
 ) -> float:
     """Compute a metric of predictions, or return a known cost; NaN for a cost that is not known yet.
 
     Args:
-        name: A name in ``METRICS`` or ``COSTS``.
-        labels: True classes, integers (n,).
+        name: A name in ``METRICS`` or ``COSTS``, or a metric of one of the classes.
+        labels: True classes, integers (n,), or label codes (n, k).
         probabilities: (n, k).
         normal_class: Index of the class without a finding, or None.
         costs: The known costs by name.
+        classes: Names of the classes or findings, for metrics of one of them.
+
+    Raises:
+        UnknownNameError: There is no such metric or cost.
     """
     if name in COSTS:
         return float(costs.get(name, float("nan")))
-    return METRICS[name].function(labels, probabilities, normal_class)
+    if name in METRICS:
+        return METRICS[name].function(labels, probabilities, normal_class)
+    task = MULTILABEL if labels.ndim == 2 else MULTICLASS
+    return named_metric(name, classes, normal_class, task=task).function(labels, probabilities, normal_class)
 
 
 @dataclass(frozen=True)
@@ -131,7 +169,9 @@ class Requirement:
         except ValueError:
             limit = math.nan
         if match is None or not math.isfinite(limit):
-            raise UsageError(f"A requirement is written like parameters<=10e6 or fnfr<=0.05; received '{text}'.")
+            raise UsageError(
+                f"A requirement is written like parameters<=10e6, fnfr<=0.05 or auc_Effusion>=0.8; received '{text}'."
+            )
         direction_of(match["name"])
         if match["name"] in COSTS and limit <= 0:
             raise UsageError(f"A bound on {match['name']} must be above 0; received '{text}'.")

@@ -178,6 +178,8 @@ def align(members: Sequence[Predictions], *, names: Sequence[str] = ()) -> tuple
 
 def _rows_like(first: Predictions, member: Predictions, which: str) -> np.ndarray:
     """Return the rows of ``member`` in the order of ``first``'s ids, int64 (n,)."""
+    if member.task != first.task:
+        raise _mismatch(which, "task", f"{member.task} instead of {first.task}")
     if member.classes != first.classes:
         raise _mismatch(which, "classes", f"{', '.join(member.classes)} instead of {', '.join(first.classes)}")
     row_of = {name: row for row, name in enumerate(member.ids)}
@@ -187,7 +189,9 @@ def _rows_like(first: Predictions, member: Predictions, which: str) -> np.ndarra
         examples = [f"{kind} '{names[0]}'" for kind, names in (("without", missing), ("with", extra)) if names]
         raise _mismatch(which, "images", f"{len(missing)} missing, {len(extra)} more ({', '.join(examples)})")
     rows = np.array([row_of[name] for name in first.ids], dtype=np.int64)
-    other = np.flatnonzero(member.labels[rows] != first.labels)
+    # For scoring, uncertain labels are unknown ones.
+    differs = np.maximum(member.labels[rows], UNKNOWN) != np.maximum(first.labels, UNKNOWN)
+    other = np.flatnonzero(differs.reshape(len(rows), -1).any(axis=1))
     if other.size:
         raise _mismatch(which, "labels", f"different labels for {other.size} images, such as '{first.ids[other[0]]}'")
     return rows

@@ -21,7 +21,7 @@ def auc_per_class(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     is not used, because a bootstrap or a population of ensembles needs thousands of scores: scikit-learn takes 1 s to import
     and 16 times as long for 1,000 images of 4 classes, and refuses rows whose sum deviates from 1 by a float16 rounding error.
     """
-    return _for_each_class(areas_under_roc, labels, probabilities)
+    return _for_each_class(_areas_under_roc, labels, probabilities)
 
 
 def macro_auc(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -35,7 +35,7 @@ def average_precision_per_class(labels: np.ndarray, probabilities: np.ndarray) -
     The mean of the precisions at all thresholds, weighted by the gain in recall, without interpolation, as in
     ``sklearn.metrics.average_precision_score``.
     """
-    return _for_each_class(average_precisions, labels, probabilities)
+    return _for_each_class(_average_precisions, labels, probabilities)
 
 
 def macro_average_precision(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -84,7 +84,7 @@ def _for_each_class(
     return np.stack(scores, axis=-1)
 
 
-def areas_under_roc(positive: np.ndarray, scores: np.ndarray) -> np.ndarray:
+def _areas_under_roc(positive: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Compute the area for each row of scores, (..., n) to (...); ``positive`` is (n,)."""
     n_positive = int(positive.sum())
     n_negative = len(positive) - n_positive
@@ -97,7 +97,7 @@ def areas_under_roc(positive: np.ndarray, scores: np.ndarray) -> np.ndarray:
     return (ranks_of_positive - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative)
 
 
-def average_precisions(positive: np.ndarray, scores: np.ndarray) -> np.ndarray:
+def _average_precisions(positive: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Compute the average precision for each row of scores, (..., n) to (...); ``positive`` is (n,)."""
     n_positive = int(positive.sum())
     if n_positive == 0:

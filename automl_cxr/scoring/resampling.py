@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from automl_cxr.scoring.metrics import Metric
+from automl_cxr.scoring.finding_resampling import FindingScorer
+from automl_cxr.scoring.metric_base import Metric
 
 _BLOCK_BYTES = 2**20  # of weights, which then stay in a core's cache while all models are scored
 _MIN_BLOCK = 16
@@ -42,6 +43,7 @@ def resample_scores(
     n_resamples: int,
     seed: int,
     normal_class: int | None = None,
+    thresholds: np.ndarray | None = None,
 ) -> dict[str, ResampledScores]:
     """Score models on resamples of patients.
 
@@ -49,24 +51,26 @@ def resample_scores(
     Resamples are not stratified: the number of images of a class varies too.
 
     Args:
-        labels: True classes, integers (n,).
+        labels: True classes, integers (n,), or label codes (n, k).
         probabilities: Probabilities of each model for the same images, (n_models, n, k).
         patients: Patient of each image, (n,).
         metrics: The metrics.
         n_resamples: Number of resamples.
         seed: Seed of the resamples, at least 0.
         normal_class: Index of the class without a finding, for metrics that need it.
+        thresholds: Thresholds of each model's decisions on findings, (n_models, k); by default see ``FindingScorer``.
 
     Returns:
         The scores by name of the metric.
     """
     patient, n_patients = number_patients(patients)
-    scorer = ResampleScorer(labels, probabilities, metrics, normal_class)
+    scorer = ResampleScorer(labels, probabilities, metrics, normal_class, thresholds=thresholds, n_weights=n_resamples)
     of_resamples = scorer.score(_draw_resamples(patient, n_patients, n_resamples, seed))
     left_out = scorer.score(_leave_out(patient, n_patients))
+    of_images = scorer.of_images
     return {
         metric.name: ResampledScores(
-            np.array([metric.function(labels, one, normal_class) for one in probabilities]),
+            of_images[metric.name],
             of_resamples[metric.name],
             left_out[metric.name],
         )
@@ -75,14 +79,47 @@ def resample_scores(
 
 
 class ResampleScorer:
-    """Scores models with weights of images, from confusion matrix cells that are computed once.
+    """Scores models with weights of images.
 
     Args:
-        labels: True classes, integers (n,).
+        labels: True classes, integers (n,), or label codes (n, k).
         probabilities: Probabilities of each model for the same images, (n_models, n, k).
         metrics: The metrics.
         normal_class: Index of the class without a finding, for metrics that need it.
+        thresholds: For findings, see ``FindingScorer``.
+        n_weights: For findings, see ``FindingScorer``.
     """
+
+    def __init__(
+        self,
+        labels: np.ndarray,
+        probabilities: np.ndarray,
+        metrics: Sequence[Metric],
+        normal_class: int | None,
+        *,
+        thresholds: np.ndarray | None = None,
+        n_weights: int = 1,
+    ) -> None:
+        self._names = [metric.name for metric in metrics]
+        self._scorer: _ClassScorer | FindingScorer
+        if labels.ndim == 2:
+            self._scorer = FindingScorer(labels, probabilities, metrics, thresholds=thresholds, n_weights=n_weights)
+        else:
+            self._scorer = _ClassScorer(labels, probabilities, metrics, normal_class)
+
+    @property
+    def of_images(self) -> Mapping[str, np.ndarray]:
+        """The scores of each model if each image counts once, (n_models,) by the name of the metric."""
+        return self._scorer.of_images
+
+    def score(self, blocks: Iterable[np.ndarray]) -> Mapping[str, np.ndarray]:
+        """Score all models by every metric with blocks of weights (n, n_block). Return arrays (n_models, n_weights) by name."""
+        scored = [self._scorer.score_block(weights) for weights in blocks]
+        return {name: np.concatenate([block[name] for block in scored], axis=1) for name in self._names}
+
+
+class _ClassScorer:
+    """Scores models by metrics of classes, from confusion matrix cells that are computed once."""
 
     def __init__(
         self, labels: np.ndarray, probabilities: np.ndarray, metrics: Sequence[Metric], normal_class: int | None
@@ -91,12 +128,14 @@ class ResampleScorer:
         self._metrics, self._normal_class = metrics, normal_class
         self._cells = _cells_of_images(labels, probabilities)
 
-    def score(self, blocks: Iterable[np.ndarray]) -> Mapping[str, np.ndarray]:
-        """Score all models by every metric with blocks of weights (n, n_block). Return arrays (n_models, n_weights) by name."""
-        scored = [self._score_block(weights) for weights in blocks]
-        return {metric.name: np.concatenate([block[metric.name] for block in scored], axis=1) for metric in self._metrics}
+    @property
+    def of_images(self) -> dict[str, np.ndarray]:
+        return {
+            metric.name: np.array([metric.function(self._labels, one, self._normal_class) for one in self._probabilities])
+            for metric in self._metrics
+        }
 
-    def _score_block(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+    def score_block(self, weights: np.ndarray) -> dict[str, np.ndarray]:
         confusions = self._confusions(weights)
         return {metric.name: self._score_metric(metric, weights, confusions) for metric in self._metrics}
 

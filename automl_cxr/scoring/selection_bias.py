@@ -18,10 +18,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from automl_cxr.scoring.finding_resampling import FindingScorer
 from automl_cxr.scoring.intervals import Interval, bootstrap_interval, named_metric
 from automl_cxr.scoring.metrics import Metric
 from automl_cxr.scoring.predictions import Predictions, align
 from automl_cxr.scoring.resampling import ResampleScorer, number_patients
+from automl_cxr.scoring.thresholds import thresholds_of
+from automl_cxr.tasks import PRESENT
 
 _LEVEL = 0.95
 _N_FOLDS = 5
@@ -87,9 +90,10 @@ def corrected_score(
     for candidate in candidates:
         candidate.require_labels()
     probabilities, images = align(candidates)
-    row = named_metric(metric, images.classes, normal_class)
+    row = named_metric(metric, images.classes, normal_class, task=images.task)
     sign = 1 if row.direction == "maximize" else -1
-    scores = sign * row.score_stack(images.labels, probabilities, normal_class)
+    thresholds = thresholds_of(candidates) if row.of_counts is not None and images.is_multilabel else None
+    scores = sign * _score_images(images.labels, probabilities, row, normal_class, thresholds)
     best = int(np.nan_to_num(scores, nan=-np.inf).argmax())
     raw = sign * float(scores[best])
     if len(candidates) == 1:
@@ -99,9 +103,9 @@ def corrected_score(
     n_folds = min(_N_FOLDS, n_patients)
     if n_folds < 2 or math.isnan(raw):
         return _undefined(raw, len(candidates), best)
-    n_repeats = _affordable_repeats(row, len(candidates) * len(images) * n_folds)
+    n_repeats = _affordable_repeats(row, candidates, n_folds)
     is_left_out = _draw_folds(images.labels, patient, n_folds, n_repeats, seed)
-    left_out, bias = _score_choices(images.labels, probabilities, scores, is_left_out, row, normal_class)
+    left_out, bias = _score_choices(images.labels, probabilities, scores, is_left_out, row, normal_class, thresholds)
     if not left_out.size:
         return _undefined(raw, len(candidates), best)
     value = min(float(left_out.mean()) - bias, float(scores[best]))
@@ -116,25 +120,46 @@ def _undefined(raw: float, n_candidates: int, best: int) -> CorrectedScore:
     return CorrectedScore(math.nan, Interval(math.nan, math.nan, _LEVEL), raw, n_candidates, best)
 
 
-def _affordable_repeats(metric: Metric, n_scored: int) -> int:
-    limit = _MAX_SCORED if metric.of_confusions is not None else _MAX_SCORED_BY_RANKING
-    return int(np.clip(limit // n_scored, _MIN_REPEATS, _N_REPEATS))
+def _score_images(
+    labels: np.ndarray, probabilities: np.ndarray, metric: Metric, normal_class: int | None, thresholds: np.ndarray | None
+) -> np.ndarray:
+    """Score candidates (n_candidates, n, k) on all images, float64 (n_candidates,)."""
+    if thresholds is None:
+        return metric.score_stack(labels, probabilities, normal_class)
+    return FindingScorer(labels, probabilities, [metric], thresholds=thresholds, n_weights=1).of_images[metric.name]
+
+
+def _affordable_repeats(metric: Metric, candidates: Sequence[Predictions], n_folds: int) -> int:
+    first = candidates[0]
+    is_counted = (metric.of_counts if first.is_multilabel else metric.of_confusions) is not None
+    n_scored = len(candidates) * len(first) * n_folds * (len(first.classes) if first.is_multilabel else 1)
+    return int(np.clip((_MAX_SCORED if is_counted else _MAX_SCORED_BY_RANKING) // n_scored, _MIN_REPEATS, _N_REPEATS))
 
 
 def _draw_folds(labels: np.ndarray, patient: np.ndarray, n_folds: int, n_repeats: int, seed: int) -> np.ndarray:
-    """Divide the patients into folds of nearly equal size, stratified by the class of their first image.
+    """Divide the patients into folds of nearly equal size, stratified by the class or rarest finding of their first image.
 
     Returns:
         Whether each image is in each fold of each repeat, bool (n, n_repeats * n_folds).
     """
     rng = np.random.default_rng(seed)
-    class_of_patient = labels[np.unique(patient, return_index=True)[1]]
+    class_of_patient = _strata(labels)[np.unique(patient, return_index=True)[1]]
     folds = np.empty((n_repeats, len(class_of_patient)), np.int64)
     for fold in folds:
         order = np.lexsort((rng.random(len(class_of_patient)), class_of_patient))
         fold[order] = (np.arange(len(order)) + rng.integers(n_folds)) % n_folds
     is_in_fold = folds[:, None, :] == np.arange(n_folds)[:, None]
     return is_in_fold.reshape(n_repeats * n_folds, -1).T[patient]
+
+
+def _strata(labels: np.ndarray) -> np.ndarray:
+    """Return the classes of images, (n,); for findings the rarest finding that is present, or the number of findings."""
+    if labels.ndim == 1:
+        return labels
+    is_present = labels == PRESENT
+    rarest_first = is_present.sum(axis=0).argsort(kind="stable")
+    first = is_present[:, rarest_first].argmax(axis=1)
+    return np.where(is_present.any(axis=1), rarest_first[first], labels.shape[1])
 
 
 def _score_choices(
@@ -144,6 +169,7 @@ def _score_choices(
     is_left_out: np.ndarray,
     metric: Metric,
     normal_class: int | None,
+    thresholds: np.ndarray | None,
 ) -> tuple[np.ndarray, float]:
     """Choose a candidate without each fold, and score it on the fold; higher is better.
 
@@ -152,10 +178,11 @@ def _score_choices(
         how much the chosen candidates' scores on folds are above their scores on all images, on average.
     """
     sign = 1 if metric.direction == "maximize" else -1
-    used = sign * _score_weighted(labels, probabilities, ~is_left_out, metric, normal_class)
+    used = sign * _score_weighted(labels, probabilities, ~is_left_out, metric, normal_class, thresholds)
     chosen = np.nan_to_num(used, nan=-np.inf).argmax(axis=0)
     candidates, position = np.unique(chosen, return_inverse=True)
-    on_folds = sign * _score_weighted(labels, probabilities[candidates], is_left_out, metric, normal_class)
+    of_chosen = None if thresholds is None else thresholds[candidates]
+    on_folds = sign * _score_weighted(labels, probabilities[candidates], is_left_out, metric, normal_class, of_chosen)
     is_defined = ~np.isnan(on_folds).any(axis=0) & ~np.isnan(used).all(axis=0)
     on_folds, position = on_folds[:, is_defined], position[is_defined]
     if not position.size:
@@ -165,13 +192,28 @@ def _score_choices(
 
 
 def _score_weighted(
-    labels: np.ndarray, probabilities: np.ndarray, is_used: np.ndarray, metric: Metric, normal_class: int | None
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    is_used: np.ndarray,
+    metric: Metric,
+    normal_class: int | None,
+    thresholds: np.ndarray | None,
 ) -> np.ndarray:
     """Score candidates (n_candidates, n, k) on subsets of the images (n, n_subsets); float64 (n_candidates, n_subsets)."""
     weights = is_used.astype(np.float32)
     n_at_once = max(1, _MAX_CELLS // (probabilities.shape[2] ** 2 * weights.shape[1]))
-    parts = (probabilities[first : first + n_at_once] for first in range(0, len(probabilities), n_at_once))
-    scorers = (ResampleScorer(labels, part, [metric], normal_class) for part in parts)
+    parts = (slice(first, first + n_at_once) for first in range(0, len(probabilities), n_at_once))
+    scorers = (
+        ResampleScorer(
+            labels,
+            probabilities[part],
+            [metric],
+            normal_class,
+            thresholds=None if thresholds is None else thresholds[part],
+            n_weights=weights.shape[1],
+        )
+        for part in parts
+    )
     return np.concatenate([scorer.score([weights])[metric.name] for scorer in scorers])
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from automl_cxr.records import SplitRecord
-from automl_cxr.scoring.metrics import score_macro_f1
+from automl_cxr.scoring.metrics import METRICS
 from automl_cxr.scoring.predictions import Predictions
+from automl_cxr.splicing.finding_heads import fit_finding_heads
 from automl_cxr.splicing.ridge_head import CutFeatures, RidgeHead, TrainingImages, fit_ridge_head
 
 OnPair = Callable[[int, int], None]
@@ -50,38 +52,70 @@ def score_pairs(
     same: bool,
     on_pair: OnPair | None = None,
 ) -> dict[Pair, PairScore]:
-    """Fit a ridge head to each single cut and to each pair of cuts.
+    """Fit a ridge head to each single cut and to each pair of cuts, and score it on the validation part.
 
     Args:
         first: Pooled features by cut of the first branch, (n, d), of the training images and then the validation images.
         second: The same for the second branch.
         split: Labels and patients of the images.
         same: Whether both branches are the same network.
-        on_pair: Called with the number of fitted heads and the number of all heads.
+        on_pair: Called with the number of fits and the number of all fits: one for each head, or for each of its findings.
 
     Raises:
-        DataError: All training images belong to one patient.
+        DataError: All training images belong to one patient (not for findings).
     """
+    pairs = list_pairs(first, second, same=same)
+    fit_heads = _fit_finding_heads if split.is_multilabel else _fit_class_heads
+    with threadpool_limits(1):  # for such small matrices, several threads are slower on a busy machine
+        heads = fit_heads(first, second, split, pairs, on_pair or (lambda n_done, n_all: None))
+    labels, valid_labels = np.asarray(split.train.labels, np.int64), np.asarray(split.valid.labels, np.int64)
+    scores = {}
+    for pair, head in zip(pairs, heads, strict=True):
+        predictions = Predictions(split.valid.images, valid_labels, head.valid, split.classes, split.valid.patients)
+        scores[pair] = PairScore(head, predictions, METRICS["macro_f1"].function(labels, head.left_out, None))
+    return scores
+
+
+def _fit_class_heads(
+    first: Mapping[str, np.ndarray],
+    second: Mapping[str, np.ndarray],
+    split: SplitRecord,
+    pairs: Sequence[Pair],
+    on_pair: OnPair,
+) -> list[RidgeHead]:
     images = TrainingImages(np.asarray(split.train.labels, np.int64), split.train.patients, len(split.classes))
-    valid_labels = np.asarray(split.valid.labels, np.int64)
     n_train = len(split.train.images)
     prepared = [
         {cut: CutFeatures(features[:n_train], features[n_train:], images) for cut, features in branch.items()}
         for branch in (first, second)
     ]
-    pairs = list_pairs(first, second, same=same)
-    scores = {}
-    with threadpool_limits(1):  # for such small matrices, several threads are slower on a busy machine
-        for n_done, pair in enumerate(pairs, start=1):
-            head = fit_ridge_head(list(_cuts_of(pair, prepared)), images)
-            predictions = Predictions(split.valid.images, valid_labels, head.valid, split.classes, split.valid.patients)
-            scores[pair] = PairScore(head, predictions, score_macro_f1(images.labels, head.left_out))
-            if on_pair is not None:
-                on_pair(n_done, len(pairs))
-    return scores
+    heads = []
+    for n_done, pair in enumerate(pairs, start=1):
+        cuts = [branch[cut] for cut, branch in zip(pair, prepared, strict=True) if cut is not None]
+        heads.append(fit_ridge_head(cuts, images))
+        on_pair(n_done, len(pairs))
+    return heads
 
 
-def _cuts_of(pair: Pair, prepared: list[dict[str, CutFeatures]]) -> Iterator[CutFeatures]:
-    for cut, branch in zip(pair, prepared, strict=True):
-        if cut is not None:
-            yield branch[cut]
+def _fit_finding_heads(
+    first: Mapping[str, np.ndarray],
+    second: Mapping[str, np.ndarray],
+    split: SplitRecord,
+    pairs: Sequence[Pair],
+    on_pair: OnPair,
+) -> list[RidgeHead]:
+    n_train, n_fits = len(split.train.images), len(pairs) * len(split.classes)
+    cuts = {
+        (number, cut): (features[:n_train], features[n_train:])
+        for number, branch in enumerate((first, second))
+        for cut, features in branch.items()
+    }
+    combinations = [[(number, cut) for number, cut in enumerate(pair) if cut is not None] for pair in pairs]
+    counter = itertools.count(1)
+    return fit_finding_heads(
+        cuts,
+        combinations,
+        np.asarray(split.train.labels, np.int64),
+        split.train.patients,
+        on_fit=lambda: on_pair(next(counter), n_fits),
+    )

@@ -100,9 +100,7 @@ class CutFeatures:
 
     def __init__(self, train: np.ndarray, valid: np.ndarray, images: TrainingImages) -> None:
         train, valid = train.astype(np.float64), valid.astype(np.float64)
-        mean, deviation = train.mean(axis=0), train.std(axis=0)
-        varies = deviation > _CONSTANT * (np.abs(mean) + deviation)
-        self.scale = np.where(varies, 1 / np.where(varies, deviation, 1.0), 0.0)
+        _, self.scale = standardisation_of(train)
         self.centre = np.average(train, axis=0, weights=images.roots**2)
         self.train = (train - self.centre) * self.scale * images.roots[:, None]
         self.valid = (valid - self.centre) * self.scale
@@ -127,9 +125,16 @@ class CutFeatures:
         return self.valid @ self.train.T
 
 
+def standardisation_of(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean of each feature, (d,), and the inverse of its standard deviation, (d,), which is 0 if it is constant."""
+    mean, deviation = features.mean(axis=0), features.std(axis=0)
+    varies = deviation > _CONSTANT * (np.abs(mean) + deviation)
+    return mean, np.where(varies, 1 / np.where(varies, deviation, 1.0), 0.0)
+
+
 @dataclass(frozen=True)
 class RidgeHead:
-    """The head of one or two cuts: a softmax layer on their features.
+    """The head of one or two cuts: the output layer on their features.
 
     Attributes:
         kernel: Kernel of the layer for features that are not standardised, (d, k). The features of the first cut come first.
@@ -138,7 +143,7 @@ class RidgeHead:
         scale: Factor by which standardisation then multiplies each feature, (d,).
         valid: Probabilities of the validation images, (m, k).
         left_out: Leave-one-patient-out probabilities of the training images, (n, k).
-        penalty: Selected value of ``PENALTIES``.
+        penalty: Selected value of ``PENALTIES``; of several findings, the geometric mean of their values.
     """
 
     kernel: np.ndarray

@@ -161,7 +161,8 @@ def score_splices(
     prepared = prepare_images(request, on_progress=on_decoding)
     split = prepared.split
     notes = [*prepared.notes, *_check_branches((first, second), prepared, request)]
-    config = TrialConfig.from_values({**values, "image_size": prepared.image_size, "fit": prepared.fit})
+    study_values = {"task": split.task, "image_size": prepared.image_size, "fit": prepared.fit}
+    config = TrialConfig.from_values({**values, **study_values})
     is_same = first == second and not second_cuts
     features = [_pool(config, 0, first, cuts, prepared)]
     features += [] if is_same else [_pool(config, 1, second, second_cuts, prepared)]

@@ -10,7 +10,7 @@ import pandas as pd
 
 from automl_cxr.engine.pareto import is_on_front
 from automl_cxr.scoring.intervals import bootstrap_interval, paired_difference
-from automl_cxr.scoring.metrics import score_macro_f1
+from automl_cxr.scoring.metrics import METRICS
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.splicing.costs import Cost
 from automl_cxr.splicing.pair_scoring import Pair, PairScore
@@ -57,7 +57,7 @@ def tabulate(scores: Mapping[Pair, PairScore], costs: Mapping[Pair, Cost], *, se
             {
                 "first_cut": first or "",
                 "second_cut": second or "",
-                "macro_f1": score_macro_f1(predictions.labels, predictions.probabilities),
+                "macro_f1": _macro_f1(predictions),
                 "macro_f1_low": interval.low,
                 "macro_f1_high": interval.high,
                 "left_out_macro_f1": score.left_out,
@@ -105,7 +105,7 @@ def compare_with_parents(pair: Predictions, n_parameters: int, parents: Sequence
         rows.append(
             {
                 "parent": parent.name,
-                "macro_f1": score_macro_f1(parent.predictions.labels, parent.predictions.probabilities),
+                "macro_f1": _macro_f1(parent.predictions),
                 "macro_f1_low": interval.low,
                 "macro_f1_high": interval.high,
                 "n_parameters": parent.n_parameters,
@@ -116,3 +116,7 @@ def compare_with_parents(pair: Predictions, n_parameters: int, parents: Sequence
             }
         )
     return pd.DataFrame(rows)
+
+
+def _macro_f1(predictions: Predictions) -> float:
+    return METRICS["macro_f1"].function(predictions.labels, predictions.probabilities, None)

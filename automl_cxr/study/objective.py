@@ -46,6 +46,7 @@ class TrialObjective:
         normal_class: Index of the class without a finding, or None.
         folds: Number of folds of cross-validation; 0 for one validation part.
         fidelity: Fidelity of the rungs, a name in ``fidelity.FIDELITIES``.
+        classes: Names of the classes or findings, for metrics of one of them.
     """
 
     fixed: Mapping[str, Any]
@@ -61,6 +62,7 @@ class TrialObjective:
     normal_class: int | None
     folds: int = 0
     fidelity: str = "epochs"
+    classes: tuple[str, ...] = ()
 
     @property
     def inputs(self) -> tuple[Path, ...]:
@@ -129,6 +131,7 @@ class TrialObjective:
             objectives=self.objectives,
             requirements=self.requirements,
             normal_class=self.normal_class,
+            classes=self.classes,
             seconds=proposal.seconds,
             until=proposal.epochs,
             checkpoint=checkpoint_file(self.checkpoints, proposal.number),

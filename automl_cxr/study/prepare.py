@@ -37,6 +37,7 @@ from automl_cxr.study.provenance import describe_versions
 from automl_cxr.study.settings import (
     DEFAULT_SPACE,
     ChosenSpace,
+    check_metrics,
     check_normal_class,
     check_search_methods,
     choose_normal_class,
@@ -117,6 +118,7 @@ def prepare_study(
         data = _choose_data(options, existing_spec, notes)
         dataset = read_dataset(data, settings, notes)
         settings = settle_task(settings, options, existing_spec, dataset.task)
+        check_metrics(settings, dataset.classes)
         settings = {**settings, "image_size": settings["image_size"] or choose_automatic_size(dataset, notes)}
         is_planned = existing is None and options.seconds is not None and options.seconds >= SHORTEST_SECONDS
         with _begin_measuring(space, settings, dataset, options) if is_planned else nullcontext() as step_times:

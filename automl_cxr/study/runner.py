@@ -106,6 +106,7 @@ def _build_objective(
         normal_class=spec.normal_index,
         folds=spec.folds,
         fidelity=spec.fidelity,
+        classes=spec.classes,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ from automl_cxr.engine.registry import FOLD_PRUNERS, RUNG_SAMPLERS, check_propos
 from automl_cxr.engine.space import Space
 from automl_cxr.engine.space_toml import parse_space, to_toml
 from automl_cxr.errors import UnknownNameError, UsageError
-from automl_cxr.scoring.metrics import METRICS, check_defined, find_normal_class
-from automl_cxr.scoring.objectives import Requirement, check_objectives, needs_normal_class
+from automl_cxr.scoring.metrics import find_normal_class
+from automl_cxr.scoring.objectives import Requirement, check_for_data, check_objectives, needs_normal_class
 from automl_cxr.study.automatic_settings import AUTO_FOLDS
 from automl_cxr.study.available_space import describe_left_out, restrict_to_available
 from automl_cxr.study.fidelity import check_fidelity
@@ -88,15 +88,11 @@ def settle_task(settings: Mapping[str, Any], options: SearchOptions, existing: S
     """Return settings with the task of the data, and with the default objective for it if no objective was chosen.
 
     Raises:
-        UsageError: A metric is not defined for the task, or a normal class is chosen for several findings, which have none.
+        UsageError: A normal class is chosen for several findings, which have none.
     """
     is_default = options.objective is None and existing is None
     if task == MULTILABEL and is_default:
         settings = {**settings, "objectives": check_objectives(DEFAULT_MULTILABEL_OBJECTIVES)}
-    required = [Requirement.parse(text).name for text in settings["requirements"]]
-    for name in (*settings["objectives"], *required):
-        if name in METRICS:
-            check_defined(name, task)
     if task == MULTILABEL and options.normal_class is not None:
         raise UsageError(
             f"--normal-class applies to images with one class each; received '{options.normal_class}' with several findings. "
@@ -269,6 +265,17 @@ def choose_normal_class(
     return classes[index]
 
 
+def check_metrics(settings: Mapping[str, Any], classes: Sequence[str]) -> None:
+    """Check that the metrics of a study, for objectives and requirements, are defined for its data.
+
+    Raises:
+        UnknownNameError: A metric is one of a class or finding that does not exist.
+        UsageError: A metric is not defined for the task.
+    """
+    required = [Requirement.parse(text).name for text in settings["requirements"]]
+    check_for_data((*settings["objectives"], *required), task=settings["task"], classes=classes)
+
+
 def check_normal_class(spec: StudySpec) -> None:
     """Check that the class without a finding is known if a metric of the study needs it.
 
@@ -278,5 +285,5 @@ def check_normal_class(spec: StudySpec) -> None:
     required = [Requirement.parse(text).name for text in spec.requirements]
     for kind, names in (("objective", spec.objectives), ("required", required)):
         for name in names:
-            if needs_normal_class(name) and spec.normal_class is None:
+            if needs_normal_class(name, task=spec.task) and spec.normal_class is None:
                 raise UsageError(f"The {kind} {name} needs the class without a finding: set it with --normal-class.")

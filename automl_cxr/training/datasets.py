@@ -14,7 +14,7 @@ class LabelledPart:
     Attributes:
         images: uint8 (n_all, h, w), usually a memory map that many processes share.
         rows: int (n,), the rows of ``images`` that belong to this part.
-        labels: int (n,), class index of each of these rows.
+        labels: int (n,), class index of each of these rows; for findings int (n, n_findings), label codes.
     """
 
     images: np.ndarray
@@ -34,7 +34,7 @@ class FeaturePart:
         inputs: One array (n_all, ...) for each input of a network, float32, float16 or, for pixels, uint8; usually memory
             maps.
         rows: int (n,), the rows of each array that belong to this part.
-        labels: int (n,), class index of each of these rows.
+        labels: int (n,), class index of each of these rows; for findings int (n, n_findings), label codes.
     """
 
     inputs: tuple[np.ndarray, ...]

@@ -13,7 +13,10 @@ from automl_cxr.errors import NonFiniteLossError
 from automl_cxr.records import EpochRecord
 from automl_cxr.scoring.metrics import METRICS, Metric
 from automl_cxr.scoring.objectives import measure
+from automl_cxr.tasks import PRESENT
 from automl_cxr.training.schedules import Phase, rates_of_steps, scheduled_learning_rate
+
+_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
@@ -25,19 +28,22 @@ class Objective:
         normal_class: Index of the class without a finding, for the metrics that need it.
         names: Every metric and cost that is optimised, if there are several; else empty.
         costs: Costs of the network that are known before training.
+        classes: Names of the classes or findings, for metrics of one of them.
     """
 
     metric: Metric = METRICS["macro_f1"]
     normal_class: int | None = None
     names: Sequence[str] = ()
     costs: Mapping[str, float] = field(default_factory=dict)
+    classes: Sequence[str] = ()
 
     def score(self, labels: np.ndarray, probabilities: np.ndarray) -> float:
         return self.metric.function(labels, probabilities, self.normal_class)
 
     def values(self, labels: np.ndarray, probabilities: np.ndarray) -> tuple[float | None, ...]:
         """Return the value of each objective if there are several; None for a cost that is not known yet."""
-        values = (measure(name, labels, probabilities, normal_class=self.normal_class, costs=self.costs) for name in self.names)
+        settings = {"normal_class": self.normal_class, "costs": self.costs, "classes": self.classes}
+        values = (measure(name, labels, probabilities, **settings) for name in self.names)
         return tuple(None if math.isnan(value) else value for value in values)
 
     def monitored(self, record: EpochRecord, monitor: str) -> float:
@@ -110,7 +116,7 @@ class EpochTracker:
             macro_f1=METRICS["macro_f1"].function(labels, probabilities, None),
             loss=loss,
             valid_loss=METRICS["log_loss"].function(labels, probabilities, None),
-            valid_accuracy=METRICS["accuracy"].function(labels, probabilities, None),
+            valid_accuracy=_accuracy(labels, probabilities),
             seconds=seconds,
             n_parameters=n_parameters,
             image_size=self._config.image_size,
@@ -131,6 +137,14 @@ class EpochTracker:
 
     def _rank(self, record: EpochRecord) -> tuple[float, float]:
         return self._objective.rank(record, self._config.monitor)
+
+
+def _accuracy(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Return the share of correct predictions; for findings, of the known labels, with a probability of 0.5 as threshold."""
+    if labels.ndim == 1:
+        return METRICS["accuracy"].function(labels, probabilities, None)
+    is_known = labels >= 0
+    return float(((probabilities >= _THRESHOLD) == (labels == PRESENT))[is_known].mean()) if is_known.any() else math.nan
 
 
 def refuse_diverged_loss(loss: float, *, epoch: int, learning_rate: float) -> None:

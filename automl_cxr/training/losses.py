@@ -7,8 +7,10 @@ from typing import Any
 
 import keras
 
-from automl_cxr.config import TrialConfig
+from automl_cxr.config import ASYMMETRIC, TrialConfig
 from automl_cxr.errors import ImpossibleModelError
+from automl_cxr.tasks import MULTICLASS, MULTILABEL
+from automl_cxr.training.finding_losses import Asymmetric, BinaryCrossEntropy, BinaryFocal
 from automl_cxr.training.schedules import Phase, build_rate
 
 
@@ -23,8 +25,28 @@ def _focal(config: TrialConfig, n_classes: int) -> keras.losses.Loss:
     )
 
 
-LOSSES: Mapping[str, Callable[[TrialConfig, int], keras.losses.Loss]] = {"ce": _cross_entropy, "focal": _focal}
-"""Builder of each loss, by its name in a configuration."""
+def _binary_cross_entropy(config: TrialConfig, n_findings: int) -> keras.losses.Loss:
+    return BinaryCrossEntropy(config.label_smoothing)
+
+
+def _binary_focal(config: TrialConfig, n_findings: int) -> keras.losses.Loss:
+    return BinaryFocal(config.label_smoothing, alpha=focal_alphas(config, n_findings), gamma=config.focal_gamma)
+
+
+def _asymmetric(config: TrialConfig, n_findings: int) -> keras.losses.Loss:
+    return Asymmetric(
+        config.label_smoothing,
+        gamma_positive=config.asymmetric_gamma_positive,
+        gamma_negative=config.asymmetric_gamma_negative,
+        margin=config.asymmetric_margin,
+    )
+
+
+LOSSES: Mapping[str, Mapping[str, Callable[[TrialConfig, int], keras.losses.Loss]]] = {
+    MULTICLASS: {"ce": _cross_entropy, "focal": _focal},
+    MULTILABEL: {"ce": _binary_cross_entropy, "focal": _binary_focal, ASYMMETRIC: _asymmetric},
+}
+"""Builder of each loss by the task and the name in a configuration."""
 
 OPTIMIZERS: Mapping[str, tuple[type[keras.optimizers.Optimizer], Mapping[str, Any]]] = {
     "adam": (keras.optimizers.Adam, {}),
@@ -37,17 +59,17 @@ OPTIMIZERS: Mapping[str, tuple[type[keras.optimizers.Optimizer], Mapping[str, An
 
 
 def build_loss(config: TrialConfig, n_classes: int) -> keras.losses.Loss:
-    """Build the training loss, for one-hot labels and probabilities.
+    """Build the training loss, for the targets of ``training_targets`` and probabilities.
 
     Raises:
         ImpossibleModelError: ``config.focal_alpha`` contains neither one number nor one number for each class.
         KeyError: The loss is not implemented.
     """
-    return LOSSES[config.loss](config, n_classes)
+    return LOSSES[config.task][config.loss](config, n_classes)
 
 
 def focal_alphas(config: TrialConfig, n_classes: int) -> list[float]:
-    """Return the weight of each class in the focal loss.
+    """Return the weight of each class or finding in the focal loss.
 
     Raises:
         ImpossibleModelError: ``config.focal_alpha`` contains neither one number nor one number for each class.

@@ -22,6 +22,7 @@ from automl_cxr.model.build import build_model
 from automl_cxr.model.freezing import BACKBONE
 from automl_cxr.model.transfer import backbone_on_pixels
 from automl_cxr.records import EpochRecord, FoldRecord, PartRecord, SplitRecord
+from automl_cxr.scoring.metrics import METRICS
 from automl_cxr.training.datasets import LabelledPart
 from automl_cxr.training.epoch_tracker import EpochTracker
 from automl_cxr.training.frozen_features import pooled_features
@@ -148,5 +149,9 @@ def probe_features(config: TrialConfig, images: np.ndarray, *, weights_folder: P
 
 
 def _training_loss(head: ProbeHead, features: np.ndarray, part: PartRecord) -> float:
-    of_true_class = head.predict(features)[np.arange(len(features)), np.asarray(part.labels)]
+    """Return the mean log loss of the true classes, or of the known labels of findings."""
+    labels, probabilities = np.asarray(part.labels, np.int64), head.predict(features)
+    if labels.ndim == 2:
+        return METRICS["log_loss"].function(labels, probabilities, None)
+    of_true_class = probabilities[np.arange(len(features)), labels]
     return float(-np.log(np.maximum(of_true_class, np.finfo(np.float32).tiny)).mean())

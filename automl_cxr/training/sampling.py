@@ -3,6 +3,8 @@
 The images of a class form a circular list in random order. Each epoch uses the next images of the list: all of them once, fewer
 (undersampling), or more, so that some are repeated (oversampling). Therefore, after any number of epochs, two images of the
 same class have been used equally often, or one of them once more.
+
+Images with several findings have no class; each epoch uses all of them once.
 """
 
 from __future__ import annotations
@@ -12,6 +14,17 @@ import math
 import numpy as np
 
 from automl_cxr.config import TrialConfig
+
+
+def epoch_size(labels: np.ndarray, n_classes: int, config: TrialConfig) -> int:
+    """Return the number of images of an epoch; it is the same in every epoch.
+
+    Args:
+        labels: Class index of each image, int (n,), or label codes of its findings, int (n, n_classes).
+        n_classes: Number of classes or findings.
+        config: The configuration.
+    """
+    return len(labels) if config.is_multilabel else int(images_per_epoch(labels, n_classes, config).sum())
 
 
 def images_per_epoch(labels: np.ndarray, n_classes: int, config: TrialConfig) -> np.ndarray:
@@ -35,10 +48,12 @@ def images_per_epoch(labels: np.ndarray, n_classes: int, config: TrialConfig) ->
 
 
 def epoch_order(labels: np.ndarray, n_classes: int, config: TrialConfig, *, epoch: int) -> np.ndarray:
-    """Return the positions of the images of an epoch, in order, int (sum of ``images_per_epoch``,).
+    """Return the positions of the images of an epoch, in order, int (``epoch_size``,).
 
     They depend only on ``config.seed`` and the number of the epoch, from 1.
     """
+    if config.is_multilabel:
+        return np.random.default_rng((config.seed, epoch)).permutation(len(labels))
     rng = np.random.default_rng((config.seed, 0))
     shown = []
     for label, n_images in enumerate(images_per_epoch(labels, n_classes, config)):
@@ -74,14 +89,14 @@ def fill_up(positions: np.ndarray, weights: np.ndarray, *, multiple_of: int) -> 
 
     Args:
         positions: Positions of the images of the batch, int (n,), at least one.
-        weights: Their weights, float32 (n,).
+        weights: Their weights, float32 (n,), or those of their labels, float32 (n, k).
         multiple_of: Number of devices.
 
     Returns:
-        Positions and weights, (m,) each, where m is the next multiple; the first n positions are ``positions``.
+        Positions and weights, (m,) and (m,) or (m, k), where m is the next multiple; the first n positions are ``positions``.
     """
     n = len(positions)
     n_shown = multiple_of * math.ceil(n / multiple_of)
-    filled = np.zeros(n_shown, weights.dtype)
+    filled = np.zeros((n_shown, *weights.shape[1:]), weights.dtype)
     filled[:n] = weights * (n_shown / n)
     return np.resize(positions, n_shown), filled

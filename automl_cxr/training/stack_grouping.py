@@ -14,17 +14,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from automl_cxr.config import TrialConfig
+from automl_cxr.config import ASYMMETRIC, TrialConfig
 from automl_cxr.model.head import dropout_seeds, hidden_widths
 from automl_cxr.training.datasets import FeaturePart
-from automl_cxr.training.sampling import images_per_epoch
+from automl_cxr.training.sampling import epoch_size
 from automl_cxr.training.trainer import n_steps
 
-STACKED_LOSSES = frozenset({"ce", "focal"})
-"""Losses that ``stacked_heads`` implements. Heads with other losses train one by one."""
+STACKED_LOSSES = frozenset({"ce", "focal", ASYMMETRIC})
+"""Losses that ``stacked_losses`` implements. Heads with other losses train one by one."""
 
 STACKED_OPTIMIZERS = frozenset({"adam", "adamw", "rmsprop", "sgd", "adadelta"})
-"""Optimizers that ``stacked_heads`` implements: those that update each weight independently of the others."""
+"""Optimizers that ``stacked_optimizer`` implements: those that update each weight independently of the others."""
 
 _MAX_HEADS = 64  # that train together
 _MAX_BYTES = 2**29  # of their weights, gradients and moments
@@ -44,6 +44,7 @@ class HeadShape:
         has_decay: Whether weight decay is used.
         has_clip: Whether the norm of the gradient is limited.
         optimizer: ``TrialConfig.optimizer``.
+        task: ``TrialConfig.task``.
     """
 
     n_features: int
@@ -53,6 +54,7 @@ class HeadShape:
     has_decay: bool
     has_clip: bool
     optimizer: str
+    task: str
 
     @classmethod
     def of(cls, config: TrialConfig, n_features: int, n_classes: int) -> HeadShape:
@@ -65,12 +67,13 @@ class HeadShape:
             has_decay=config.weight_decay > 0,
             has_clip=config.gradient_clip > 0,
             optimizer=config.optimizer,
+            task=config.task,
         )
 
     @property
-    def kind(self) -> tuple[int, bool, bool, bool]:
+    def kind(self) -> tuple[int, bool, bool, bool, str]:
         """The properties that must be equal within a stack, in addition to those of the group."""
-        return len(self.widths), self.has_dropout, self.has_decay, self.has_clip
+        return len(self.widths), self.has_dropout, self.has_decay, self.has_clip, self.task
 
     @property
     def layers(self) -> tuple[tuple[int, int], ...]:
@@ -140,7 +143,7 @@ def can_be_stacked(config: TrialConfig) -> bool:
 
 def stack_group_of(config: TrialConfig, state: HeadState, train: FeaturePart, n_classes: int) -> StackGroup:
     """Return the group of a head; heads of equal groups can be trained together in their next epoch."""
-    n_images = int(images_per_epoch(train.labels, n_classes, config).sum())
+    n_images = epoch_size(train.labels, n_classes, config)
     return StackGroup(n_features(train), n_classes, config.optimizer, config.batch_size, n_images, state.n_steps)
 
 
@@ -169,7 +172,7 @@ def vectors_of(part: FeaturePart, positions: np.ndarray) -> np.ndarray:
 
 def pad_shapes(shapes: Sequence[HeadShape]) -> list[HeadShape]:
     """Return the padded shape of the stack of each head, chosen to minimise the time for tracing and training together."""
-    kinds: dict[tuple[int, bool, bool, bool], list[HeadShape]] = defaultdict(list)
+    kinds: dict[tuple[int, bool, bool, bool, str], list[HeadShape]] = defaultdict(list)
     for shape in sorted(shapes):
         kinds[shape.kind].append(shape)
     padded = {

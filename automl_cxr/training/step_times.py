@@ -75,7 +75,9 @@ def _time_pass(config: TrialConfig, n_classes: int) -> float:
 def _random_part(config: TrialConfig, n_classes: int, n_images: int) -> LabelledPart:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (n_images, config.image_size, config.image_size), dtype=np.uint8)
-    return LabelledPart(images, np.arange(n_images), np.arange(n_images) % n_classes)
+    rows = np.arange(n_images)
+    labels = (rows[:, None] + np.arange(n_classes)) % 2 if config.is_multilabel else rows % n_classes
+    return LabelledPart(images, rows, labels)
 
 
 def main() -> None:

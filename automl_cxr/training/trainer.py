@@ -22,8 +22,9 @@ from automl_cxr.training.compilation import compile_network
 from automl_cxr.training.datasets import FeaturePart, LabelledPart
 from automl_cxr.training.epoch_tracker import EpochTracker, Objective, refuse_diverged_loss
 from automl_cxr.training.phase_inputs import PhaseInputs, choose_phase_inputs, compare_with_pixels, is_rounding_error
-from automl_cxr.training.sampling import epoch_order, fill_up, image_weights
+from automl_cxr.training.sampling import epoch_order, fill_up
 from automl_cxr.training.schedules import Phase, changes_by_step, plan_phases
+from automl_cxr.training.targets import training_targets
 from automl_cxr.training.weight_averages import KeepWeights, averaged_weights
 
 _SMALL_STEP = 5e8  # multiply-adds of a batch in the forward pass; they take 20 to 50 ms on one core
@@ -31,13 +32,12 @@ _PREDICTION_BATCH = 32  # for small networks at every training batch size, so th
 
 
 class _TrainingBatches(keras.utils.PyDataset):
-    """Batches of (inputs, one-hot labels, weights) of one epoch; they depend only on epoch and configuration."""
+    """Batches of (inputs, targets, weights) of one epoch; they depend only on epoch and configuration."""
 
     def __init__(self, part: LabelledPart | FeaturePart, n_classes: int, config: TrialConfig, *, epoch: int) -> None:
         super().__init__()
         self._part = part
-        self._targets = np.eye(n_classes, dtype=np.float32)[part.labels]
-        self._weights = image_weights(part.labels, n_classes, config)
+        self._targets = training_targets(part.labels, n_classes, config)
         self._batch_size = config.images_at_once
         self._order = epoch_order(part.labels, n_classes, config, epoch=epoch)
 
@@ -46,8 +46,8 @@ class _TrainingBatches(keras.utils.PyDataset):
 
     def __getitem__(self, step: int) -> tuple[Any, np.ndarray, np.ndarray]:
         positions = self._order[step * self._batch_size : (step + 1) * self._batch_size]
-        shown, weights = fill_up(positions, self._weights[positions], multiple_of=n_devices())
-        return self._part.batch(shown), self._targets[shown], weights
+        shown, weights = fill_up(positions, self._targets.weights[positions], multiple_of=n_devices())
+        return self._part.batch(shown), self._targets.values[shown], weights
 
 
 class _Inputs(keras.utils.PyDataset):

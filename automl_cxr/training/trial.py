@@ -17,9 +17,10 @@ from automl_cxr.model.build import build_model, digest_pretrained
 from automl_cxr.model.devices import describe_worker
 from automl_cxr.records import EpochRecord, SplitRecord
 from automl_cxr.scoring.predictions import Predictions
+from automl_cxr.scoring.thresholds import choose_thresholds
 from automl_cxr.training.checkpoint import Checkpoint, has_matching_shapes, load_checkpoint, save_checkpoint
 from automl_cxr.training.datasets import LabelledPart
-from automl_cxr.training.sampling import images_per_epoch
+from automl_cxr.training.sampling import epoch_size
 from automl_cxr.training.trainer import Training, TrainingEnd, n_steps
 from automl_cxr.training.trial_costs import measure_costs, score_trial, with_buildable_image_size
 from automl_cxr.training.trial_files import digest_files, history_rows, log_epoch, log_start, save_trial
@@ -99,11 +100,16 @@ def run_trial(task: TrialTask) -> Generator[EpochRecord, None, TrialResult]:
 
 
 def valid_predictions(split: SplitRecord, probabilities: np.ndarray) -> Predictions:
-    """Return the predictions with these probabilities, (n, n_classes), for the validation part or the images of all folds."""
+    """Return the predictions with these probabilities, (n, n_classes), for the validation part or the images of all folds.
+
+    Those of findings have the thresholds that are the best for the same images.
+    """
+    labels = np.asarray(split.judged.labels, np.int64)
     return Predictions(
         ids=split.judged.images,
-        labels=np.asarray(split.judged.labels, np.int64),
+        labels=labels,
         probabilities=probabilities,
+        thresholds=choose_thresholds(labels, probabilities) if split.is_multilabel else None,
         classes=split.classes,
         patients=split.judged.patients,
     )
@@ -215,7 +221,7 @@ def build_network(task: TrialTask, train: LabelledPart, *, n_classes: int) -> ke
     Raises:
         TrialError: It cannot be built.
     """
-    n_images = images_per_epoch(train.labels, n_classes, task.config).sum()
+    n_images = epoch_size(train.labels, n_classes, task.config)
     return build_model(
         task.config,
         n_classes,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from automl_cxr.config import TrialConfig
-from automl_cxr.scoring.metrics import metric
+from automl_cxr.scoring.intervals import named_metric
 from automl_cxr.scoring.objectives import Requirement
 from automl_cxr.training.epoch_tracker import Objective
 
@@ -27,6 +27,7 @@ class TrialTask:
         objectives: Metrics and costs that are optimised. The first is a metric, which scores the trial and selects its epoch.
         requirements: Bounds that the trial must satisfy.
         normal_class: Index of the class without a finding, for the metrics that need it.
+        classes: Names of the classes or findings, for metrics of one of them, such as auc_Effusion.
         seconds: Wall seconds after which no further epoch starts; None for no limit.
         until: Epoch after which the trial ends, even if its configuration has more epochs; None for all epochs.
         checkpoint: File for the state of the trial, written about once a minute and after epoch ``until``. The files of its
@@ -46,6 +47,7 @@ class TrialTask:
     objectives: tuple[str, ...] = ("macro_f1",)
     requirements: tuple[Requirement, ...] = ()
     normal_class: int | None = None
+    classes: tuple[str, ...] = ()
     seconds: float | None = None
     until: int | None = None
     checkpoint: Path | None = None
@@ -56,7 +58,8 @@ class TrialTask:
     def objective(self, costs: Mapping[str, float]) -> Objective:
         """Return the objectives by which epochs and folds are scored, given the costs that are known before training."""
         several = self.objectives if len(self.objectives) > 1 else ()
-        return Objective(metric(self.objectives[0]), self.normal_class, several, costs)
+        first = named_metric(self.objectives[0], self.classes, self.normal_class, task=self.config.task)
+        return Objective(first, self.normal_class, several, costs, self.classes)
 
     def deadline(self, started: float) -> float | None:
         """Return the ``time.monotonic()`` after which no further epoch of the trial starts; None for no limit."""

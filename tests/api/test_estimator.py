@@ -15,7 +15,7 @@ from sklearn.model_selection import GroupKFold, cross_val_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from automl_cxr import AutoChestXrayClassifier
-from automl_cxr.api.estimator import _class_names
+from automl_cxr.api.estimator import _class_names, _read_targets
 from automl_cxr.api.estimator_inputs import as_files, read_images, write_dataset
 from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.dataset import load_dataset
@@ -102,6 +102,17 @@ class TestFitting:
         assert probabilities.shape == (24, 2)
         assert probabilities.sum(axis=1) == pytest.approx(1, abs=1e-12)
         assert (fitted.predict(pixels[:5]) == fitted.predict(pixels)[:5]).all()
+
+    @pytest.mark.slow
+    def test_findings_are_decided_by_thresholds(self, estimator, images):
+        pixels, labels = images[0], np.asarray(images[1])
+        findings = np.stack([labels == labels[0], np.arange(len(labels)) % 3 == 0], axis=1).astype(float)
+        findings[1, 1] = np.nan
+        fitted = clone(estimator).fit(pixels, findings)
+        probabilities = fitted.predict_proba(pixels)
+        assert list(fitted.classes_) == [0, 1]
+        assert fitted.predict(pixels).tolist() == (probabilities >= fitted.thresholds_).astype(int).tolist()
+        assert probabilities.sum(axis=1) != pytest.approx(1)
 
     def test_all_images_are_used_for_training_and_validation(self, fitted):
         split = fitted.study_._store.split
@@ -218,7 +229,7 @@ class TestInputs:
         folder = tmp_path / "data"
         folder.mkdir()
         labels, patients = ["a", "class 2", "a", "class 2", "a", "a"], ["007", "x,y", "nan", "p", "p", "q"]
-        root, layout = write_dataset(folder, given, labels, patients, given.scale)
+        root, layout = write_dataset(folder, given, pd.DataFrame({"label": labels}), patients, given.scale)
         table = load_dataset(root, DataOptions(layout=layout, classes=["class 2", "a"], unknown_patients="separate")).table
         order = range(6) if kind == "array" else range(5, -1, -1)
         assert table["label"].to_list() == [labels[row] for row in order]
@@ -233,6 +244,22 @@ class TestInputs:
         assert stored.max() == pytest.approx(255 * bright[0].max() / 4000, abs=1)
         with pytest.raises(DataError, match="largest value was 1;"), as_files(fitted, (0.0, 1.0)):
             pass
+
+    @pytest.mark.parametrize("kind", ["array", "paths"])
+    def test_labels_of_findings_stay_with_their_images(self, images, files, tmp_path, kind):
+        given = read_images(images[0][:4] if kind == "array" else files[:4])
+        (tmp_path / "data").mkdir()
+        codes = np.array([[1, 0], [0, np.nan], [-1, 1], [1, 1]])
+        targets = _read_targets(pd.DataFrame(codes, columns=["Mass", "view"]))
+        root, layout = write_dataset(tmp_path / "data", given, targets.table, None, given.scale)
+        dataset = load_dataset(root, DataOptions(layout=layout, **targets.options))
+        assert dataset.classes == ("Mass", "finding view")  # tables use "view" for another column
+        assert list(targets.classes) == ["Mass", "view"]
+        assert dataset.labels_of(list(dataset.table["image"])).tolist() == [[1, 0], [0, -1], [-1, 1], [1, 1]]
+
+    def test_labels_of_findings_that_are_no_codes_are_refused(self):
+        with pytest.raises(DataError, match="received values up to 3"):
+            _read_targets(np.array([[1, 3], [0, 0]]))
 
     def test_class_names_are_distinct_texts(self):
         assert _class_names(np.array([0, 1])) == ["class 0", "class 1"]

@@ -2,7 +2,10 @@ import keras
 import numpy as np
 import pytest
 
+from automl_cxr.config import TrialConfig
+from automl_cxr.model.flops import count_multiply_adds
 from automl_cxr.model.gabor import GRIDS, N_ORIENTATIONS, build_gabor, gabor_filters
+from automl_cxr.model.memory_estimate import measure_size
 
 SIZE = 64
 N_SCALES = 4  # 64, 32, 16 and 8 pixels
@@ -65,6 +68,17 @@ def test_a_saved_network_is_read_with_its_filters(tmp_path):
     images = np.random.default_rng(0).random((2, SIZE, SIZE, 1)).astype(np.float32)
     again = keras.saving.load_model(tmp_path / "gabor.keras")
     np.testing.assert_array_equal(np.asarray(network(images)), np.asarray(again(images)))
+
+
+def test_the_multiplications_of_the_filters_are_counted(tmp_path):
+    network = build_gabor((224, 224, 3))
+    n_positions = sum(side**2 for side in (224, 112, 56, 28, 14, 7))
+    assert count_multiply_adds(network) == 2 * 8 * 7 * 7 * n_positions == 52_437_840
+    network.save(tmp_path / "gabor.keras")
+    assert count_multiply_adds(keras.saving.load_model(tmp_path / "gabor.keras")) == 52_437_840
+    config = TrialConfig(family="probe", probe_layers="gabor@fine", image_size=224)
+    n_features = 6 * 8 * (16 + 49)
+    assert measure_size(config, 3).multiply_adds == 52_437_840 + 3 * n_features
 
 
 def test_too_small_images_are_refused():

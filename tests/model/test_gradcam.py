@@ -64,6 +64,16 @@ def test_global_average_pooling_gives_the_class_activation_map():
     assert evidence == pytest.approx(class_activation_map(network, "block2_conv1", slice(None)), rel=1e-4, abs=1e-4)
 
 
+def test_the_score_of_a_finding_is_that_before_the_sigmoid():
+    network, of_findings = built(PLAIN), build_model(dataclasses.replace(PLAIN, task="multilabel"), 3, steps_per_epoch=2)
+    of_findings.set_weights(network.get_weights())
+    pixels = pixels_for(network)
+    for evidence, of_finding in zip(
+        GradCam(network).evidence(pixels, CLASSES), GradCam(of_findings).evidence(pixels, CLASSES), strict=True
+    ):
+        np.testing.assert_array_equal(evidence, of_finding)
+
+
 def test_branches_of_two_resolutions_have_the_weights_of_the_head():
     network = built(CONCAT)
     gradcam = GradCam(network)

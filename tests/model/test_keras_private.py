@@ -5,6 +5,7 @@ import importlib
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 
 from automl_cxr.model import keras_private
@@ -36,7 +37,8 @@ def test_operations_and_tensors_have_a_record_of_their_calls(network):
     assert hasattr(layer, "_inbound_nodes"), change_message("Operation._inbound_nodes")
     for name in ("input_tensors", "output_tensors", "arguments"):
         assert hasattr(layer._inbound_nodes[0], name), change_message(f"Node.{name}")
-    assert hasattr(layer._inbound_nodes[0].arguments, "fill_in"), change_message("SymbolicArguments.fill_in")
+    for name in ("args", "fill_in"):
+        assert hasattr(layer._inbound_nodes[0].arguments, name), change_message(f"SymbolicArguments.{name}")
     assert hasattr(layer.output, "_keras_history"), change_message("KerasTensor._keras_history")
 
 
@@ -49,6 +51,14 @@ def test_the_record_names_inputs_outputs_and_arguments(network):
     ((tensors,), options) = keras_private.call_arguments(added, {id(first.output): other})
     assert [id(tensor) for tensor in tensors] == [id(other), id(other)]
     assert options == {}
+
+
+def test_constants_are_found_among_the_arguments_of_an_operation(network):
+    filters = np.ones((2, 2, 1, 3), np.float32)
+    maps = keras.ops.conv(keras.Input((4, 4, 1)), filters)
+    (found,) = keras_private.constant_arguments(keras_private.producer(maps))
+    np.testing.assert_array_equal(found, filters)
+    assert keras_private.constant_arguments(network.get_layer("first")) == []
 
 
 def test_layer_numbers_restart():

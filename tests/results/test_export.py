@@ -10,6 +10,12 @@ import pytest
 
 from automl_cxr import api
 from automl_cxr.ensemble.combiners import CalibratedCombiner, Stacking, WeightedAverage
+from automl_cxr.ensemble.finding_combiners import (
+    AverageByFinding,
+    CalibratedFindings,
+    FindingStacking,
+    normalize_columns,
+)
 from automl_cxr.errors import ExportError, UnknownNameError, UsageError
 from automl_cxr.model.ensemble_model import MemberWeighting, combine_networks
 from automl_cxr.model.export_formats import write_ensemble
@@ -60,6 +66,44 @@ def test_the_mirrored_view_is_part_of_the_exported_network():
     assert np.asarray(model(pixels)) == pytest.approx(rule.combine(np.stack(averaged)), abs=TOLERANCE)
 
 
+def finding_network(n_findings=3, size=16):
+    pixels = keras.Input((size, size, 1))
+    outputs = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(pixels))
+    return keras.Model(pixels, keras.layers.Dense(n_findings, activation="sigmoid")(outputs))
+
+
+FINDING_RULES = {
+    "average": WeightedAverage(np.array([0.2, 0.5, 0.3])),
+    "by finding": AverageByFinding(normalize_columns(RNG.random((3, 3)))),
+    "stacking": FindingStacking(RNG.normal(size=(3, 3)), RNG.normal(size=3)),
+    "calibrated": CalibratedFindings(WeightedAverage(np.array([0.2, 0.5, 0.3])), 0.3),
+    "calibrated stacking": CalibratedFindings(FindingStacking(RNG.normal(size=(3, 3)), RNG.normal(size=3)), 3.0),
+}
+
+
+@pytest.mark.parametrize("name", FINDING_RULES)
+def test_rules_and_thresholds_of_findings_are_part_of_the_exported_network(name):
+    rule = FINDING_RULES[name]
+    networks = [finding_network() for _ in range(3)]
+    pixels = RNG.integers(0, 256, (20, 16, 16, 1)).astype(np.float32)
+    expected = rule.combine(np.stack([np.asarray(network(pixels)) for network in networks]))
+    thresholds = np.median(expected, axis=0).astype(np.float64)
+    model = combine_networks(networks, replace(export._to_weighting(rule, 3, 3), thresholds=thresholds))
+    probabilities, decisions = (np.asarray(output) for output in model(pixels))
+    assert probabilities == pytest.approx(expected, abs=TOLERANCE)
+    assert decisions.tolist() == (probabilities >= thresholds).astype(int).tolist()
+
+
+def test_a_threshold_of_double_precision_is_reached_by_the_same_float32_numbers():
+    probability = np.float32(0.3)
+    thresholds = np.array([float(probability), np.nextafter(float(probability), 1), np.nextafter(float(probability), 0)])
+    inputs = keras.Input((1, 3, 1))
+    network = keras.Model(inputs, keras.layers.Flatten()(inputs))
+    model = combine_networks([network], MemberWeighting(np.eye(3)[None], thresholds=thresholds))
+    _, decisions = model(np.full((1, 1, 3, 1), probability, np.float32))
+    assert np.asarray(decisions).tolist() == [[1, 0, 1]]
+
+
 def test_a_low_temperature_does_not_reduce_the_precision():
     probabilities = np.array([[0.34, 0.33, 0.33], [0.5, 0.499, 0.001], [1.0, 0.0, 0.0]], np.float32)
     inputs = keras.Input((1, 3, 1))
@@ -99,7 +143,7 @@ def test_an_export_with_the_mirrored_view_gives_the_probabilities_of_predict(ens
 
 
 def test_a_file_with_other_probabilities_is_deleted(ensemble, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "_predict_in_other_process", lambda *_: np.full((export._N_CHECKED, 3), 1 / 3))
+    monkeypatch.setattr(export, "_predict_in_other_process", lambda *_: [np.full((export._N_CHECKED, 3), 1 / 3)])
     (tmp_path / "file.keras").write_text("an earlier file")
     with pytest.raises(ExportError, match=r"differs by .*was deleted"):
         export_classifier(ensemble, tmp_path / "file.keras")

@@ -2,10 +2,20 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+from sklearn.metrics import (
+    average_precision_score,
+    f1_score,
+    precision_recall_curve,
+    recall_score,
+    roc_auc_score,
+    roc_curve,
+)
 
+from automl_cxr.results.figures.findings import plot_finding, threshold_table
 from automl_cxr.results.figures.hyperparameters import coordinates_table
 from automl_cxr.results.figures.quality import (
+    confusion_table,
+    plot_confusion,
     plot_precision_recall,
     plot_reliability,
     plot_roc,
@@ -110,3 +120,62 @@ def test_every_figure_named_in_the_repr_can_be_plotted(finished):
     for name in re.findall(r"(\w+)\(", repr(figures)):
         if name != "pareto":
             assert getattr(figures, name)().data, name
+
+
+def random_findings(seed=0, n=80):
+    """Return predictions of three findings, of which some labels are not known."""
+    rng = np.random.default_rng(seed)
+    labels = rng.choice([1, 0, -1, -2], (n, 3), p=[0.3, 0.5, 0.1, 0.1])
+    probabilities = np.round(rng.random((n, 3)), 2).astype(np.float32)
+    return Predictions(tuple(map(str, range(n))), labels, probabilities, ("a", "b", "c"), thresholds=np.array([0.5, 0.3, 0.9]))
+
+
+def test_curves_of_findings_equal_those_of_scikit_learn_over_known_labels():
+    predictions = random_findings()
+    roc = roc_table(predictions)
+    for position, name in enumerate(predictions.classes):
+        known = predictions.labels[:, position] >= 0
+        truth, probabilities = predictions.labels[known, position], predictions.probabilities[known, position]
+        false_positive_rate, true_positive_rate, _ = roc_curve(truth, probabilities, drop_intermediate=False)
+        curve = roc[roc["class"] == name]
+        np.testing.assert_allclose(curve["false_positive_rate"], false_positive_rate)
+        np.testing.assert_allclose(curve["true_positive_rate"], true_positive_rate)
+        table = threshold_table(predictions, position)
+        for row in table.iloc[::9].itertuples():
+            decided = probabilities >= np.float32(row.threshold)
+            assert row.f1 == pytest.approx(f1_score(truth, decided))
+            assert row.sensitivity == pytest.approx(recall_score(truth, decided))
+            assert row.specificity == pytest.approx(recall_score(1 - truth, ~decided))
+
+
+def test_decisions_on_findings_are_counted_at_the_thresholds():
+    predictions = random_findings(1)
+    table = confusion_table(predictions)
+    for position, (name, threshold) in enumerate(zip("abc", (0.5, 0.3, 0.9), strict=True)):
+        present, decided = (
+            predictions.labels[:, position] == 1,
+            predictions.probabilities[:, position].astype(float) >= threshold,
+        )
+        absent = predictions.labels[:, position] == 0
+        expected = [(present & decided).sum(), (present & ~decided).sum(), (absent & decided).sum(), (absent & ~decided).sum()]
+        assert table.loc[name].tolist() == expected
+    assert plot_confusion(predictions, "t").data[0].text.tolist() == table.to_numpy().tolist()
+
+
+def test_the_reliability_of_a_finding_is_its_share_of_present_labels():
+    predictions = random_findings(2)
+    table = reliability_table(predictions, finding=1)
+    known = predictions.labels[:, 1] >= 0
+    assert table["images"].sum() == known.sum()
+    assert (table["accuracy"] * table["images"]).sum() == pytest.approx((predictions.labels[:, 1] == 1).sum())
+    assert reliability_table(predictions)["images"].sum() == (predictions.labels >= 0).sum()
+
+
+def test_the_figure_of_a_finding_marks_the_stored_threshold():
+    predictions = random_findings(3)
+    figure = plot_finding(predictions, 0, "a")
+    marked = next(trace for trace in figure.data if trace.name == "threshold")
+    known = predictions.labels[:, 0] >= 0
+    truth, decided = predictions.labels[known, 0], predictions.decided[known, 0]
+    assert marked.y[0] == pytest.approx(recall_score(truth, decided))
+    assert marked.x[0] == pytest.approx(1 - recall_score(1 - truth, ~decided))

@@ -144,3 +144,50 @@ def test_a_class_without_images_needs_the_prefix(write):
 def test_a_missing_file_is_reported(tmp_path):
     with pytest.raises(DataError, match="No such file"):
         read_prediction_tables([tmp_path / "no.csv"])
+
+
+FINDINGS = """image,patient_id,label_Mass,label_Nodule,probability_Nodule,probability_Mass,decision_Mass
+a.png,p,1,0.0,0.9,0.2,0
+b.png,p,,-1,0.3,0.8,1
+"""
+
+
+def test_tables_of_several_findings_have_a_label_column_for_each(write):
+    (table,) = read_prediction_tables([write(FINDINGS)])
+    predictions = table.predictions
+    assert predictions.classes == ("Nodule", "Mass")
+    assert predictions.labels.tolist() == [[0, 1], [-1, -1]]
+    assert predictions.probabilities == pytest.approx(np.array([[0.9, 0.2], [0.3, 0.8]]))
+    assert predictions.patients == ("p", "p")
+    assert table.note.endswith("not used: decision_Mass")
+    (ordered,) = read_prediction_tables([write(FINDINGS)], classes=("Mass", "Nodule"), task="multilabel")
+    assert ordered.predictions.labels.tolist() == [[1, 0], [-1, -1]]
+    assert ordered.predictions.probabilities[0].tolist() == pytest.approx([0.2, 0.9])
+
+
+def test_scores_of_findings_may_be_columns_with_their_names(write):
+    text = "image,Mass,label_Mass,Nodule,fold\na.png,-2.0,1,3.0,1\nb.png,0.5,0,1.5,2\n"
+    (table,) = read_prediction_tables([write(text)], classes=("Mass", "Nodule"), task="multilabel")
+    assert table.predictions.labels.tolist() == [[1, -1], [0, -1]]
+    assert table.predictions.probabilities[0].tolist() == pytest.approx([1 / (1 + np.exp(2)), 1 / (1 + np.exp(-3))])
+    assert "used as logits (sigmoid)" in table.note
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("image,label_Mass,probability_Mass\na,2,0.5\n", "the label '2' in column label_Mass"),
+        ("image,label_Mass,probability_Mass\na,yes,0.5\n", "the label 'yes' in column label_Mass"),
+        ("image,label_Mass,Mass_score\na,1,0.5\n", "no column has the name of a finding: Mass"),
+        ("image,label_Mass,probability_Mass\na,1,nan\n", "a score that is not finite"),
+    ],
+)
+def test_damaged_tables_of_findings_are_refused(write, text, message):
+    with pytest.raises(DataError, match=message):
+        read_prediction_tables([write(text)])
+
+
+def test_findings_and_classes_are_not_mixed(write, tmp_path):
+    Predictions(("a.png", "b.png"), np.array([0, 1]), np.full((2, 2), 0.5), ("Mass", "Nodule")).to_npz(tmp_path / "c.npz")
+    with pytest.raises(DataError, match=r"must be multilabel; received c\.npz, which is multiclass"):
+        read_prediction_tables([write(FINDINGS), tmp_path / "c.npz"])

@@ -17,6 +17,7 @@ from automl_cxr.model.frozen_split import divide_network
 from automl_cxr.model.head import pooled_vector
 from automl_cxr.model.preprocessing import raw_pixels, scaled_channels
 from automl_cxr.records import EpochRecord
+from automl_cxr.tasks import UNCERTAIN, UNKNOWN
 from automl_cxr.training.epoch_tracker import EpochTracker, Objective
 from automl_cxr.training.frozen_base import base_config_of
 from automl_cxr.training.losses import build_loss, build_optimizer
@@ -25,9 +26,12 @@ from automl_cxr.training.sampling import epoch_order, image_weights
 from automl_cxr.training.schedules import plan_phases, scheduled_learning_rate
 from automl_cxr.training.stack_grouping import StackGroup
 from automl_cxr.training.stacked_heads import StackedHeads
+from automl_cxr.training.targets import training_targets
 
 N_CLASSES = 3
 LABELS = np.repeat([0, 1, 2], [12, 6, 3])
+FINDING_LABELS = np.stack([LABELS > 0, LABELS > 1, LABELS % 2], axis=1).astype(int)
+FINDING_LABELS[::5] = UNKNOWN, UNCERTAIN, UNCERTAIN
 PICTURE = (np.arange(40 * 20).reshape(40, 20) % 251).astype(np.uint8)
 BASE = {"image_size": 32, "n_blocks": 2, "filters": 4, "dense_units": 8, "schedule": "constant", "epochs": 4}
 STACK = {**BASE, "family": "scratch"}
@@ -37,10 +41,13 @@ UNFROZEN = {**TRANSFER, "unfreeze": 3}
 CONCAT = {**BASE, "family": "concat", "backbone": "squeezenet", "second_backbone": "scratch"}
 AUGMENTED = {**STACK, "augmentation": 0.5, "shear": 5.0}
 PROBE = {**BASE, "family": "probe", "probe_layers": "squeezenet@6"}
+FINDINGS = {**STACK, "task": "multilabel"}
+ASYMMETRIC = {**FINDINGS, "loss": "asymmetric"}
 
 # For each hyperparameter: a configuration in which it has an effect, and another value.
 CASES = {
     "family": ({**STACK, "image_size": 67}, "fused"),
+    "task": (STACK, "multilabel"),
     "image_size": (STACK, 48),
     "fit": (STACK, "crop"),
     "input_channels": (STACK, 3),
@@ -84,6 +91,9 @@ CASES = {
     "loss": (STACK, "focal"),
     "focal_gamma": ({**STACK, "loss": "focal"}, 1.0),
     "focal_alpha": ({**STACK, "loss": "focal"}, "0.2,0.3,0.5"),
+    "asymmetric_gamma_positive": (ASYMMETRIC, 1.0),
+    "asymmetric_gamma_negative": (ASYMMETRIC, 1.0),
+    "asymmetric_margin": (ASYMMETRIC, 0.1),
     "label_smoothing": (STACK, 0.1),
     "optimizer": (STACK, "sgd"),
     "learning_rate": (STACK, 0.1),
@@ -102,6 +112,7 @@ CASES = {
     "monitor": (STACK, "loss"),
     "imbalance": (STACK, "oversample"),
     "undersample_ratio": ({**STACK, "imbalance": "undersample"}, 2.0),
+    "uncertain_targets": (FINDINGS, "ones"),
     "precision": (STACK, "mixed"),
     "features": (TRANSFER, "float16"),
     "augmentation": (STACK, 0.5),
@@ -181,15 +192,23 @@ def record(**values):
     return EpochRecord(phase=1, n_parameters=1, valid_accuracy=0.5, valid_loss=1.0, score=0.5, **{**rest, **values})
 
 
+def labels_and_targets(config):
+    """Return labels for the task of a configuration, and their targets and weights as lists."""
+    labels = FINDING_LABELS if config.is_multilabel else LABELS
+    targets = training_targets(labels, N_CLASSES, config)
+    return labels, [targets.values.tolist(), targets.weights.tolist()]
+
+
 def training(config):
     tracker = EpochTracker(config, Objective())
     tracker.history = [record(epoch=epoch, image_size=config.image_size) for epoch in (1, 2, 3)]
     long_phase = dataclasses.replace(plan_phases(config)[0], n_epochs=100)
     scored = dataclasses.replace(tracker.history[0], score=0.9, valid_loss=3.0)
-    epochs = [epoch_order(LABELS, N_CLASSES, config, epoch=epoch).tolist() for epoch in (1, 2)]
+    labels, targets = labels_and_targets(config)
+    epochs = [epoch_order(labels, N_CLASSES, config, epoch=epoch).tolist() for epoch in (1, 2)]
     square = fit_square(PICTURE, 16, config.fit).tolist()
     return (
-        [epochs, image_weights(LABELS, N_CLASSES, config).tolist(), config.batch_size, config.images_at_once],
+        [epochs, targets, config.batch_size, config.images_at_once],
         [phase.n_epochs for phase in plan_phases(config)],
         [tracker.has_more_epochs(1, long_phase), Objective().monitored(scored, config.monitor)],
         [square, config.features if config.branches and config.features != PIXELS else PIXELS],
@@ -200,7 +219,7 @@ def parts_of(config):
     """Describe every part of the training of a configuration, by the names of EFFECTS."""
     architecture, head = architecture_and_head(config)
     if not FAMILIES[config.family].has_gradient_steps:
-        fit = [image_weights(LABELS, N_CLASSES, config).tolist(), fit_square(PICTURE, 16, config.fit).tolist()]
+        fit = [labels_and_targets(config)[1], fit_square(PICTURE, 16, config.fit).tolist()]
         sections = (architecture, [head, config.logistic_c], "", "", "", fit)
         return {name: json.dumps(section, sort_keys=True, default=str) for name, section in zip(EFFECTS, sections, strict=True)}
     loss = build_loss(config, N_CLASSES).get_config()
@@ -257,6 +276,7 @@ def with_value(name, value, **values):
         ("schedule", lambda config: scheduled_learning_rate(config, plan_phases(config)[0], [])),
         ("imbalance", lambda config: epoch_order(LABELS, N_CLASSES, config, epoch=1)),
         ("imbalance", lambda config: image_weights(LABELS, N_CLASSES, config)),
+        ("imbalance", lambda config: labels_and_targets(with_value("imbalance", config.imbalance, task="multilabel"))),
         ("monitor", lambda config: Objective().monitored(record(epoch=1, image_size=32), config.monitor)),
         ("scaling", lambda config: scaled_channels(keras.Input((32, 32, 1)), config)),
         ("brightening", lambda config: raw_pixels(with_value("brightening", config.brightening, **AUGMENTED))),

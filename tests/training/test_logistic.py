@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from automl_cxr.training import logistic
-from automl_cxr.training.logistic import CANDIDATES, fit_logistic
+from automl_cxr.training import regularisation
+from automl_cxr.training.logistic import fit_logistic
+from automl_cxr.training.regularisation import CANDIDATES, images_for_choice
 
 
 def draw(n, d, *, n_classes=3, shift=1.0, seed=0):
@@ -70,8 +71,8 @@ def test_too_few_patients_for_folds_get_a_fixed_regularisation():
 def test_the_strength_is_chosen_on_a_part_of_the_patients_if_there_are_many(monkeypatch):
     features, labels, patients = draw(240, 4, shift=3.0)
     everything = fit_logistic(features, labels, np.ones(240), patients, seed=0)
-    monkeypatch.setattr(logistic, "MOST_FOR_CHOICE", 80)
-    rows = logistic._images_for_choice(labels, patients, seed=0)
+    monkeypatch.setattr(regularisation, "MOST_FOR_CHOICE", 80)
+    rows = images_for_choice(labels, patients, seed=0)
     assert 60 <= len(rows) <= 100
     assert not {patients[row] for row in rows} & {patients[row] for row in set(range(240)) - set(rows)}
     assert set(labels[rows]) == {0, 1, 2}

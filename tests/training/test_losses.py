@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 
+from automl_cxr import config as config_module
 from automl_cxr.config import OPTIMIZERS, TrialConfig
 from automl_cxr.errors import ImpossibleModelError
-from automl_cxr.training.losses import build_loss, build_optimizer
+from automl_cxr.tasks import TASKS
+from automl_cxr.training.losses import LOSSES, build_loss, build_optimizer
 from automl_cxr.training.schedules import Phase
 
 TRUTH = np.array([[0.0, 1.0], [1.0, 0.0]], np.float32)
@@ -15,6 +17,11 @@ FOCAL = (1 - OF_TRUTH) ** 2 * -np.log(OF_TRUTH)
 
 def config(**values):
     return TrialConfig.from_values(values)
+
+
+def test_every_loss_is_implemented_for_a_task():
+    assert set(LOSSES) == set(TASKS)
+    assert {name for names in LOSSES.values() for name in names} == set(config_module.LOSSES)
 
 
 def test_focal_loss_equals_its_formula_and_cross_entropy_at_gamma_0():

@@ -14,6 +14,7 @@ from automl_cxr.tasks import MULTICLASS, MULTILABEL
 from automl_cxr.text_records import build_record, parse_json
 
 _MIN_SKILL = 0.25  # of the lower end of the interval, as a share of the distance from chance to 1
+_MIN_IMAGES_OF_FINDING = 20  # whose rates of burnt-in text are compared, because rare findings have few images
 _MIN_RATE_DIFFERENCE = 0.25  # between the rates of burnt-in text in two classes
 
 
@@ -419,10 +420,12 @@ class Audit:
 
     def _warn_of_lettering(self) -> list[str]:
         warnings = []
+        enough = _MIN_IMAGES_OF_FINDING if self.is_multilabel else 0
         for one in self.lettering:
-            low, high = min(one.rates), max(one.rates)
+            rates = {name: rate for name, rate, n in zip(self.classes, one.rates, self.n_images, strict=True) if n >= enough}
+            low, high = min(rates.values(), default=0.0), max(rates.values(), default=0.0)
             if high - low >= _MIN_RATE_DIFFERENCE and one.place != "anywhere":
-                highest_class, lowest_class = self.classes[one.rates.index(high)], self.classes[one.rates.index(low)]
+                highest_class, lowest_class = max(rates, key=rates.__getitem__), min(rates, key=rates.__getitem__)
                 corner = one.place.replace("_", " ")
                 warnings.append(
                     f"Burnt-in text or markers are suspected at the {corner} of {high:.0%} of the images of {highest_class}, "

@@ -108,10 +108,14 @@ def findings_out_of_fold(statistics: pd.DataFrame, labels: np.ndarray, folds: Fo
         spread = np.sqrt(share * (1 - share))
         standardised = np.where(is_known, targets[fitted] - share, 0) / np.where(spread > 0, spread, 1)
         forest = RandomForestRegressor(
-            _N_TREES, min_samples_leaf=2, max_samples=min(len(fitted), _MAX_IMAGES_PER_TREE), random_state=seed
+            _N_TREES,
+            min_samples_leaf=2,
+            max_features="sqrt",  # as in the classifier
+            max_samples=min(len(fitted), _MAX_IMAGES_PER_TREE),
+            random_state=seed,
         )
         with config_context(skip_parameter_validation=True):  # as above
-            forest.fit(values[fitted], standardised)
+            forest.fit(values[fitted], standardised[:, 0] if labels.shape[1] == 1 else standardised)
             scores = forest.predict(values[predicted]).reshape(len(predicted), -1)
         probabilities[predicted] = np.clip(share + spread * scores, 0, 1)
     return probabilities

@@ -32,7 +32,7 @@ class ExplanationOptions:
 
     Attributes:
         method: A name of ``METHODS``.
-        class_name: The class to explain; by default the predicted class of each image.
+        class_name: The class to explain; by default the predicted class of each image, or all predicted findings.
         layer: For Grad-CAM: a layer with feature maps; by default the last feature maps.
         n_evaluations: For SHAP: number of predictions of masked copies of an image.
         seconds: Time limit after which no further image or evaluation starts; None for no limit.
@@ -66,6 +66,7 @@ def explain(
     n_evaluations: int = DEFAULT_EVALUATIONS,
     seconds: float | None = None,
     labels: Mapping[str, str] | None = None,
+    explained: Mapping[str, Sequence[str]] | None = None,
     on_progress: OnProgress | None = None,
     on_problem: OnProblem | None = None,
 ) -> list[HeatmapOverlay]:
@@ -76,16 +77,19 @@ def explain(
         images: Image files.
         method: "gradcam": the image regions that support a class. "activations": the feature maps of every convolution and
             pooling layer. "shap": the contribution of each region to the probability of a class.
-        class_name: The class to explain; by default the predicted class of each image.
+        class_name: The class to explain; by default the predicted class of each image. For findings, by default those whose
+            probability reaches the threshold; if there is none, the one whose probability is the largest relative to it.
         layer: For Grad-CAM: a layer with feature maps; by default the last feature maps of each branch.
         n_evaluations: For SHAP: number of masked copies of each image that are predicted.
         seconds: Time limit; the result contains the images that are finished within it.
-        labels: True class by image, if known.
+        labels: True class by image, if known; for findings those that are present, as "A|B".
+        explained: The classes to explain by image, which take precedence over ``class_name``.
         on_progress: Called with (processed images, all images); for SHAP with evaluations instead of images.
         on_problem: Called with an image and the reason why it cannot be read.
 
     Returns:
-        One overlay for each image, or for "activations" one for each image and layer, in the order of the images.
+        One overlay for each image and explained class, or for "activations" one for each image and layer, in the order of the
+        images.
 
     Raises:
         UsageError: A name is unknown, an option does not fit the method, or shap is not installed.
@@ -94,7 +98,9 @@ def explain(
     options = ExplanationOptions(
         method=method, class_name=class_name, layer=layer, n_evaluations=n_evaluations, seconds=seconds
     )
-    overlays = explain_each(classifier, images, options, labels=labels, on_progress=on_progress, on_problem=on_problem)
+    overlays = explain_each(
+        classifier, images, options, labels=labels, explained=explained, on_progress=on_progress, on_problem=on_problem
+    )
     return list(overlays)
 
 
@@ -104,6 +110,7 @@ def explain_each(
     options: ExplanationOptions,
     *,
     labels: Mapping[str, str] | None = None,
+    explained: Mapping[str, Sequence[str]] | None = None,
     on_progress: OnProgress | None = None,
     on_problem: OnProblem | None = None,
 ) -> Iterator[HeatmapOverlay]:
@@ -118,18 +125,18 @@ def explain_each(
         images,
         class_name=options.class_name,
         labels=labels,
+        explained=explained,
         batch_size=GRADCAM_BATCH_SIZE if options.method == "gradcam" else 1,
+        max_classes=1 if options.method == "activations" else None,  # feature maps do not depend on the class
         on_problem=on_problem,
     )
-    n_done = 0
     for batch in batches:
         try:
             yield from explain_batch(batch)
         except TimeIsUpError:
             return
-        n_done += len(batch.images)
         if on_progress is not None and options.method != "shap":
-            on_progress(n_done, len(images))
+            on_progress(batch.n_finished, len(images))
         if deadline is not None and time.monotonic() > deadline:
             return
 
@@ -158,6 +165,7 @@ def write_explanations(
     folder: Path,
     *,
     labels: Mapping[str, str] | None = None,
+    explained: Mapping[str, Sequence[str]] | None = None,
     on_progress: OnProgress | None = None,
     on_problem: OnProblem | None = None,
 ) -> pd.DataFrame:
@@ -176,7 +184,9 @@ def write_explanations(
     except OSError as error:
         raise UsageError(f"Cannot write into {folder} ({error.strerror or error}). Choose another folder.") from error
     numbers = {str(image): number for number, image in enumerate(images, start=1)}
-    overlays = explain_each(classifier, images, options, labels=labels, on_progress=on_progress, on_problem=on_problem)
+    overlays = explain_each(
+        classifier, images, options, labels=labels, explained=explained, on_progress=on_progress, on_problem=on_problem
+    )
     rows = []
     for overlay in overlays:
         file = write_overlay(overlay, folder, numbers[overlay.image])

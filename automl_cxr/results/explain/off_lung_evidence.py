@@ -60,14 +60,13 @@ def measure_off_lung_evidence(
     loaded = LoadedClassifier(classifier)
     gradcam = ClassifierGradCam(loaded, layer)
     batches = read_batches(loaded, images, class_name=class_name, batch_size=_BATCH_SIZE, on_problem=on_problem)
-    rows, n_done = [], 0
+    rows = []
     for batch in batches:
         heatmaps_of_batch = gradcam.compute(batch.squares, batch.pixels, batch.columns)
         for heatmaps, column in zip(heatmaps_of_batch, batch.columns, strict=True):
             rows.append({"class": classifier.classes[column], **evidence_by_region(heatmaps.networks)})
-        n_done += len(batch.images)
         if on_progress is not None:
-            on_progress(n_done, len(images))
+            on_progress(batch.n_finished, len(images))
     if not rows:
         raise UsageError("The evidence needs readable images; received none. Pass other images.")
     return summarise_evidence(pd.DataFrame(rows))

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from automl_cxr.errors import UsageError
+from automl_cxr.tasks import FINDING_SEPARATOR
 
 SHOWN_SIDE = 448  # pixels of the longer side of a displayed radiograph
 _MAX_OPACITY = 0.65  # of the pixel with the highest value
@@ -33,9 +34,9 @@ class HeatmapOverlay:
 
     Attributes:
         image: Path of the radiograph.
-        label: The true class, or None.
-        predicted: The most probable class.
-        probability: Probability of the predicted class.
+        label: The true class, or None; for findings those that are present, as "A|B".
+        predicted: The most probable class; for findings those that count as present, as "A|B".
+        probability: Probability of the predicted class; for findings that of the explained one.
         explained: The class that is explained.
         explained_probability: Probability of the explained class.
         method: "gradcam", "activations" or "shap".
@@ -44,6 +45,7 @@ class HeatmapOverlay:
         radiograph: uint8 (height, width): the radiograph below the heat map.
         parts: Overlays by name: for each branch of a network, or each network of an ensemble.
         outside: Share of the evidence in the corners and along the borders; None if it was not measured.
+        threshold: Probability from which the explained finding counts as present; None for classes.
     """
 
     image: str
@@ -58,6 +60,7 @@ class HeatmapOverlay:
     radiograph: np.ndarray
     parts: Mapping[str, np.ndarray] = field(default_factory=dict)
     outside: float | None = None
+    threshold: float | None = None
 
 
 def resize_for_display(image: np.ndarray) -> np.ndarray:
@@ -128,6 +131,8 @@ def write_overlay(overlay: HeatmapOverlay, folder: Path, number: int) -> Path:
         UsageError: The file cannot be written.
     """
     stem = f"{number:04d}_{_safe_name(Path(overlay.image).stem)}"
+    if overlay.threshold is not None and overlay.method != "activations":  # an image may have several explained findings
+        stem += f"_{_safe_name(overlay.explained)}"
     name = f"{stem}_{_safe_name(overlay.detail)}" if overlay.method == "activations" else f"{stem}_{overlay.method}"
     path = folder / f"{name}.png"
     try:
@@ -160,14 +165,25 @@ def _title(overlay: HeatmapOverlay) -> str:
 
 
 def _lines(overlay: HeatmapOverlay) -> list[str]:
+    if overlay.threshold is not None:
+        return [*_finding_lines(overlay), *_outside_lines(overlay)]
     lines = [overlay.image, f"predicted {overlay.predicted} {overlay.probability:.3f}"]
     if overlay.label is not None:
         lines[1] += f"   true {overlay.label}"
     if overlay.explained != overlay.predicted:
         lines[1] += f"   explained {overlay.explained} {overlay.explained_probability:.3f}"
-    if overlay.outside is not None:
-        lines.append(f"{overlay.outside:.0%} of the evidence in corners and borders")
-    return lines
+    return [*lines, *_outside_lines(overlay)]
+
+
+def _finding_lines(overlay: HeatmapOverlay) -> list[str]:
+    explained = f"{overlay.explained} {overlay.explained_probability:.3f} (threshold {overlay.threshold:.3f})"
+    listed = {"predicted": overlay.predicted} | ({} if overlay.label is None else {"true": overlay.label})
+    texts = [f"{kind} {names.replace(FINDING_SEPARATOR, ', ') or 'no finding'}" for kind, names in listed.items()]
+    return [overlay.image, explained, "   ".join(texts)]
+
+
+def _outside_lines(overlay: HeatmapOverlay) -> list[str]:
+    return [] if overlay.outside is None else [f"{overlay.outside:.0%} of the evidence in corners and borders"]
 
 
 def _panel(caption: str, pixels: np.ndarray) -> np.ndarray:

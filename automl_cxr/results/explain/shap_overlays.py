@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -27,10 +26,9 @@ def shap_explainer(
         on_progress: Called with (finished evaluations, all evaluations).
     """
     max_side = max(member.image_size for member in loaded.classifier.members)
-    n_before = itertools.count(step=n_evaluations)
 
     def explain_batch(batch: ImageBatch) -> Iterator[HeatmapOverlay]:
-        before = next(n_before)
+        before = (batch.n_finished - 1) * n_evaluations
 
         def report_progress(n_done: int) -> None:
             if on_progress is not None:

@@ -7,30 +7,49 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from automl_cxr.results.figures.style import PALE, TEXT_COLOUR, colour_of, styled
-from automl_cxr.scoring.calibration import expected_calibration_error
+from automl_cxr.results.figures.style import PALE, TEXT_COLOUR, colour_of, line_of, styled
 from automl_cxr.scoring.confusion import confusion_matrix
+from automl_cxr.scoring.finding_counts import count_decisions
+from automl_cxr.scoring.metrics import METRICS
 from automl_cxr.scoring.predictions import Predictions
+from automl_cxr.tasks import PRESENT
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 _MAX_POINTS = 400  # of a curve; a screen does not show more
 _SIDE = 460  # pixels of a square plot
+_FEW_CURVES = 9  # with more, the legend needs space of its own
+_LEGEND_ROW = 26  # pixels; a row has two curves on a narrow screen
+_DECISION_ROW = 28  # pixels of a finding in a plot of decisions
+_DECISIONS = ("present, reported", "present, missed", "absent, reported", "absent, not reported")
+_COUNTS_ORDER = (0, 2, 1, 3)  # of ``count_decisions``, which returns true and false positives, then false and true negatives
 
 
 def confusion_table(predictions: Predictions) -> pd.DataFrame:
-    """Count images by true class (rows) and predicted class (columns)."""
+    """Count images by true class (rows) and predicted class (columns).
+
+    For findings, count decisions at the thresholds for each finding (rows): "present, reported", "present, missed", "absent,
+    reported" and "absent, not reported".
+    """
+    if predictions.is_multilabel:
+        counts = count_decisions(predictions.labels, predictions.decided)
+        return pd.DataFrame(counts[:, _COUNTS_ORDER], index=list(predictions.classes), columns=list(_DECISIONS))
     counts = confusion_matrix(predictions.labels, predictions.predicted, len(predictions.classes))
     return pd.DataFrame(counts, index=list(predictions.classes), columns=list(predictions.classes))
 
 
 def plot_confusion(predictions: Predictions, title: str) -> go.Figure:
-    """Plot the number of images by true and predicted class; the colour is the share of the true class."""
+    """Plot the number of images by true and predicted class; the colour is the share of the true class.
+
+    For findings, the colour is the share of the images in which the finding is present, or absent.
+    """
     import plotly.graph_objects as go  # takes a second to import and is not needed by most commands
 
     table = confusion_table(predictions)
     counts = table.to_numpy()
+    if predictions.is_multilabel:
+        return _plot_decisions(table, title)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = go.Figure(
         go.Heatmap(
@@ -56,11 +75,41 @@ def plot_confusion(predictions: Predictions, title: str) -> go.Figure:
     )
 
 
+def _plot_decisions(table: pd.DataFrame, title: str) -> go.Figure:
+    import plotly.graph_objects as go
+
+    counts = table.to_numpy()
+    by_label = counts.reshape(len(counts), 2, 2)
+    shares = (by_label / np.maximum(by_label.sum(axis=2, keepdims=True), 1)).reshape(counts.shape)
+    figure = go.Figure(
+        go.Heatmap(
+            z=shares,
+            x=[name.replace(", ", ",<br>") for name in table.columns],
+            y=list(table.index),
+            text=counts,
+            texttemplate="%{text}",
+            hovertemplate="%{y}: %{text} images, %{z:.1%} of the images with this label<extra></extra>",
+            colorscale="Blues",
+            zmin=0,
+            zmax=1,
+            showscale=False,
+        )
+    )
+    return styled(
+        figure,
+        title,
+        xaxis={"side": "top"},
+        yaxis={"autorange": "reversed", "automargin": True},
+        margin={"l": 60, "r": 20, "t": 110, "b": 20},
+        height=160 + _DECISION_ROW * len(counts),
+    )
+
+
 def roc_table(predictions: Predictions) -> pd.DataFrame:
     """Return the ROC curve of each class against the rest: class, threshold, false_positive_rate, true_positive_rate.
 
     The curve has a point at (0, 0) and one at every distinct probability, from high to low. A class with no images or with
-    all images has no rows.
+    all images has no rows. The curve of a finding is that of the images whose label is known.
     """
     rows = []
     for name, counts in _counts_over_thresholds(predictions):
@@ -100,16 +149,29 @@ def _counts_over_thresholds(predictions: Predictions) -> list[tuple[str, pd.Data
     """Count for each class and threshold the true positives ("true") and false positives ("false")."""
     counts_by_class = []
     for position, name in enumerate(predictions.classes):
-        is_positive = predictions.labels == position
+        is_positive, probabilities = one_against_rest(predictions, position)
         if is_positive.all() or not is_positive.any():
             continue
-        order = np.argsort(-predictions.probabilities[:, position], kind="stable")
-        sorted_probabilities = predictions.probabilities[order, position]
+        order = np.argsort(-probabilities, kind="stable")
+        sorted_probabilities = probabilities[order]
         last_of_equals = np.append(np.flatnonzero(np.diff(sorted_probabilities)), len(order) - 1)
         n_true = np.cumsum(is_positive[order])[last_of_equals]
         counts = {"threshold": sorted_probabilities[last_of_equals], "true": n_true, "false": last_of_equals + 1 - n_true}
         counts_by_class.append((name, pd.DataFrame(counts)))
     return counts_by_class
+
+
+def one_against_rest(predictions: Predictions, position: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return whether each image is of a class, or has a finding, and its probability; without images of unknown label.
+
+    Returns:
+        bool (n_known,) and float32 (n_known,).
+    """
+    if not predictions.is_multilabel:
+        return predictions.labels == position, predictions.probabilities[:, position]
+    labels = predictions.labels[:, position]
+    is_known = labels >= 0
+    return labels[is_known] == PRESENT, predictions.probabilities[is_known, position]
 
 
 def plot_roc(predictions: Predictions, title: str) -> go.Figure:
@@ -145,7 +207,7 @@ def _add_curve(
         customdata=thinned["threshold"].replace(np.inf, 1.0),
         mode="lines",
         name=f"{name} ({summary})",
-        line={"color": colour_of(predictions.classes.index(name)), "shape": "linear"},
+        line=line_of(predictions.classes.index(name)) | {"shape": "linear"},
         hovertemplate=f"{x.replace('_', ' ')} %{{x:.3f}}, {y.replace('_', ' ')} %{{y:.3f}}, threshold %{{customdata:.3f}}",
     )
 
@@ -156,22 +218,32 @@ def _unit_square(figure: go.Figure, title: str, x: str, y: str) -> go.Figure:
         title,
         xaxis={"title": x, "range": [-0.01, 1.01], "constrain": "domain"},
         yaxis={"title": y, "range": [-0.01, 1.01], "scaleanchor": "x", "constrain": "domain"},
-        height=_SIDE + 40,
+        height=_SIDE + 40 + _LEGEND_ROW * max(0, len(figure.data) - _FEW_CURVES) // 2,
     )
 
 
-def reliability_table(predictions: Predictions, *, n_bins: int = 10) -> pd.DataFrame:
+def reliability_table(predictions: Predictions, *, n_bins: int = 10, finding: int | None = None) -> pd.DataFrame:
     """Return the accuracy by the probability of the predicted class, one row for each bin that has images.
+
+    Args:
+        predictions: The predictions.
+        n_bins: Number of bins of equal width.
+        finding: Number of a finding; by default all known labels of all findings are used.
 
     Returns:
         low and high (edges of the bin; a probability on an edge belongs to the lower bin), confidence (mean probability),
-        accuracy (share of correct predictions) and images.
+        accuracy (share of correct predictions) and images. For findings, the probability is that of the finding, accuracy is
+        the share of the labels that are present, and images is the number of labels.
     """
-    confidence = predictions.probabilities.max(axis=1).astype(np.float64)
+    if predictions.is_multilabel:
+        positions = range(len(predictions.classes)) if finding is None else [finding]
+        pairs = [one_against_rest(predictions, position) for position in positions]
+        correct, confidence = (np.concatenate([pair[number] for pair in pairs]) for number in (0, 1))
+    else:
+        correct, confidence = predictions.predicted == predictions.labels, predictions.probabilities.max(axis=1)
+    confidence = confidence.astype(np.float64)
     bins_of_images = np.clip(np.ceil(confidence * n_bins).astype(np.int64) - 1, 0, n_bins - 1)
-    table = pd.DataFrame(
-        {"bin": bins_of_images, "confidence": confidence, "accuracy": predictions.predicted == predictions.labels}
-    )
+    table = pd.DataFrame({"bin": bins_of_images, "confidence": confidence, "accuracy": correct})
     bins = table.groupby("bin").agg(confidence=("confidence", "mean"), accuracy=("accuracy", "mean"), images=("bin", "size"))
     edges = bins.index.to_numpy()
     return bins.assign(low=edges / n_bins, high=(edges + 1) / n_bins).reset_index(drop=True)[
@@ -184,7 +256,12 @@ def plot_reliability(predictions: Predictions, title: str) -> go.Figure:
     import plotly.graph_objects as go
 
     table = reliability_table(predictions)
-    error = expected_calibration_error(predictions.labels, predictions.probabilities)
+    error = METRICS["calibration_error"].function(predictions.labels, predictions.probabilities, None)
+    x, y = (
+        ("probability of a finding", "share of labels that are present")
+        if predictions.is_multilabel
+        else ("probability of the predicted class", "accuracy")
+    )
     figure = go.Figure()
     figure.add_scatter(x=[0, 1], y=[0, 1], mode="lines", line={"color": PALE, "dash": "dot"}, name="perfect calibration")
     figure.add_scatter(
@@ -197,4 +274,4 @@ def plot_reliability(predictions: Predictions, title: str) -> go.Figure:
         line={"color": TEXT_COLOUR, "width": 1},
         hovertemplate="confidence %{x:.2f}, accuracy %{y:.2f}, %{customdata} images<extra></extra>",
     )
-    return _unit_square(figure, title, "probability of the predicted class", "accuracy")
+    return _unit_square(figure, title, x, y)

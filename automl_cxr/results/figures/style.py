@@ -11,11 +11,18 @@ TEXT_COLOUR, ACCENT, PALE = "#1f2933", "#c2410c", "#9aa5b1"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#6b6ecf", "#8c6d31")
 """The colours of Okabe and Ito, which are suitable for colour-blind readers, and two more; one for each class."""
 SCALE = "Viridis"
+_DASHES = ("solid", "dash", "dot")
 
 
 def colour_of(position: int) -> str:
     """Return the colour of the n-th item of a figure."""
     return COLOURS[position % len(COLOURS)]
+
+
+def line_of(position: int) -> dict[str, str]:
+    """Return the colour and the dash of the n-th curve of a figure, which differ for up to three times as many as colours."""
+    dash = _DASHES[position // len(COLOURS) % len(_DASHES)]
+    return {"color": colour_of(position)} | ({} if dash == "solid" else {"dash": dash})
 
 
 def styled(figure: go.Figure, title: str, **layout: Any) -> go.Figure:

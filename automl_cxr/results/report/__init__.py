@@ -20,6 +20,7 @@ from automl_cxr.results.report.audit import study_audit_sections
 from automl_cxr.results.report.data import data_section
 from automl_cxr.results.report.ensembles import ensembles_section
 from automl_cxr.results.report.errors import errors_sections
+from automl_cxr.results.report.findings import findings_sections
 from automl_cxr.results.report.heatmaps import compute_heatmaps, heatmaps_section
 from automl_cxr.results.report.leaderboard import leaderboard_section
 from automl_cxr.results.report.methods import methods_section
@@ -36,6 +37,7 @@ _SECTIONS: Sequence[Callable[[ReportData], Section | Sequence[Section]]] = (
     evaluations_section,
     leaderboard_section,
     quality_section,
+    findings_sections,
     errors_sections,
     heatmaps_section,
     search_section,

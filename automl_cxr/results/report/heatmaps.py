@@ -30,7 +30,7 @@ def compute_heatmaps(data: ReportData) -> Heatmaps:
         shown = _sampled_files(data, data.root, _HEATMAPS_PER_CLASS)
         measured = _sampled_files(data, data.root, _MEASURED_PER_CLASS)
         off_lung_evidence = measure_off_lung_evidence(classifier, list(measured))
-        overlays = explain(classifier, list(shown), labels=shown)
+        overlays = explain(classifier, list(shown), labels=shown, explained=_findings_of_files(data, data.root))
     except Exception as error:  # noqa: BLE001 - backends raise errors of any kind, and the other sections can still be written
         return Heatmaps(missing_reason=f"Heat maps are omitted. {error}")
     return Heatmaps(classifier.name, overlays, off_lung_evidence, off_lung_warnings(off_lung_evidence))
@@ -43,6 +43,16 @@ def _sampled_files(data: ReportData, root: Path, per_class: int) -> dict[str, st
         for label, name in enumerate(data.spec.classes)
         for row in sampled_rows(data, label, per_class)
     }
+
+
+def _findings_of_files(data: ReportData, root: Path) -> dict[str, list[str]]:
+    """Return by file the findings for which an image is sampled for heat maps; nothing for a study of classes."""
+    found: dict[str, list[str]] = {}
+    if data.predictions.is_multilabel:
+        for label, name in enumerate(data.spec.classes):
+            for row in sampled_rows(data, label, _HEATMAPS_PER_CLASS):
+                found.setdefault(str(root / data.predictions.ids[row]), []).append(name)
+    return found
 
 
 def heatmaps_section(data: ReportData) -> Section:
@@ -59,7 +69,8 @@ def heatmaps_section(data: ReportData) -> Section:
         )
     ]
     for name in data.spec.classes:
-        pictures = [Picture(_pad_to_square(one.pixels), _caption(one)) for one in heatmaps.overlays if one.label == name]
+        of_class = [one for one in heatmaps.overlays if (one.label if one.threshold is None else one.explained) == name]
+        pictures = [Picture(_pad_to_square(one.pixels), _caption(one)) for one in of_class]
         parts += [Text(name), Pictures(pictures)] if pictures else []
     parts += [Text(warning, is_warning=True) for warning in heatmaps.warnings]
     caption = (
@@ -80,4 +91,8 @@ def _pad_to_square(pixels: np.ndarray) -> np.ndarray:
 
 def _caption(overlay: HeatmapOverlay) -> str:
     outside = "" if overlay.outside is None else f"; {overlay.outside:.0%} of the evidence in corners and borders"
+    if overlay.threshold is not None:
+        verdict = "reported" if overlay.explained_probability >= overlay.threshold else "missed"
+        image = overlay.image.rpartition("/")[2]
+        return f"{image}: {overlay.explained} {verdict} ({overlay.explained_probability:.0%}){outside}"
     return f"{overlay.image.rpartition('/')[2]}: {overlay.predicted} ({overlay.probability:.0%}){outside}"

@@ -52,6 +52,8 @@ _OBJECTIVES: Mapping[str, str] = MappingProxyType(
         "macro_f1": "macro-averaged F1",
         "balanced_accuracy": "balanced accuracy",
         "macro_auc": "mean one-vs-rest area under the ROC curve",
+        "macro_average_precision": "mean average precision",
+        "micro_f1": "micro-averaged F1",
         "log_loss": "log loss",
         "fnfr": "the False No-Finding Rate",
         "sensitivity_at_90_specificity": "sensitivity at 90% specificity",
@@ -60,6 +62,18 @@ _OBJECTIVES: Mapping[str, str] = MappingProxyType(
         "multiply_adds": "the number of multiply-adds",
         "latency": "the inference time per image",
     }
+)
+_FINDING_OBJECTIVES: Mapping[str, str] = MappingProxyType(
+    {
+        "macro_f1": "F1 averaged over the findings",
+        "macro_auc": "area under the ROC curve, averaged over the findings,",
+        "macro_average_precision": "average precision, averaged over the findings,",
+        "sensitivity_at_90_specificity": "sensitivity at 90% specificity, averaged over the findings,",
+        "sensitivity_at_95_specificity": "sensitivity at 95% specificity, averaged over the findings,",
+    }
+)
+_UNCERTAIN_LABELS: Mapping[str, str] = MappingProxyType(
+    {"zeros": "counted as absent", "ones": "counted as present", "drop": "not scored"}
 )
 _FAMILIES: Mapping[str, str] = MappingProxyType(
     {
@@ -94,16 +108,41 @@ def methods_paragraphs(data: ReportData) -> list[str]:
 def _data(data: ReportData) -> list[str]:
     spec, split = data.spec, data.split
     n_images = len(split.train.images) + len(split.valid.images) + len(split.test)
+    radiographs = counted(n_images, "chest radiograph")
+    if spec.is_multilabel:
+        findings = f"{counted(len(spec.classes), 'finding')} ({listed(spec.classes)})"
+        comprised = f"The data set comprised {radiographs}, each of which may have several of {findings}."
+        return [comprised, *_unknown_labels(data), *_split(data), _preparation(data)]
     classes = f"{counted(len(spec.classes), 'class', 'classes')} ({listed(spec.classes)})"
-    comprised = f"The data set comprised {counted(n_images, 'chest radiograph')} of {classes}."
+    comprised = f"The data set comprised {radiographs} of {classes}."
     return [comprised, *_split(data), _preparation(data)]
+
+
+def _unknown_labels(data: ReportData) -> list[str]:
+    """Describe the unknown and uncertain labels of findings, if there are any."""
+    split, sentences = data.split, []
+    if split.n_missing:
+        sentences.append(
+            f"In {counted(split.n_missing, 'image')}, labels of some findings were unknown; they were neither used for "
+            "training nor scored."
+        )
+    if split.n_uncertain:
+        treated = _UNCERTAIN_LABELS[data.spec.uncertain]
+        sentences.append(
+            f"In {counted(split.n_uncertain, 'image')}, labels of some findings were uncertain; they were {treated}."
+        )
+    return sentences
+
+
+def _stratified(data: ReportData) -> str:
+    return "iteratively over all findings" if data.spec.is_multilabel else "by class"
 
 
 def _split(data: ReportData) -> list[str]:
     split = data.split
     by = "by patient" if split.grouped else "by image, because patients were unknown"
     how = {
-        "made": f"The images were divided at random {by}, stratified by class (seed {split.seed})",
+        "made": f"The images were divided at random {by}, stratified {_stratified(data)} (seed {split.seed})",
         "given": "The images were divided as specified by the data set",
     }.get(
         split.origin,
@@ -117,7 +156,7 @@ def _split(data: ReportData) -> list[str]:
     test = f"{counted(len(split.test), 'image')} for testing, which no trial used"
     sentences = [f"{how}: {listed([*parts, test])}."]
     if split.folds:
-        sentences.append(f"Folds were drawn {by}, stratified by class.")
+        sentences.append(f"Folds were drawn {by}, stratified {_stratified(data)}.")
     without_patient = images_without_patient(split, data.spec.unknown_patients)
     if without_patient:
         sentences.append(without_patient)
@@ -182,7 +221,7 @@ def _range(parameter: Float | Int | Choice) -> str:
 
 def _objective_text(data: ReportData) -> str:
     verbs = [_DIRECTIONS[direction.name] for direction in data.store.study.directions]
-    names = [_OBJECTIVES.get(name, name) for name in data.spec.objectives]
+    names = [_metric_text(data, name).removesuffix(",") for name in data.spec.objectives]
     where = "over all folds" if data.split.folds else "on the validation part"
     first = f"{verbs[0]} {names[0]} {where}"
     return listed([first, *(f"{verb} {name}" for verb, name in zip(verbs[1:], names[1:], strict=True))])
@@ -242,14 +281,25 @@ def _best(data: ReportData) -> list[str]:
     if best.best_epoch:
         sentences.append(f"The weights of epoch {best.best_epoch} of {len(best.scores)} were used.")
     sentences.append(
-        f"{_objective_name(spec.objective)} was {data.scores[spec.objective]:.3f} {where} (95% bootstrap interval by {by}: "
+        f"{_objective_name(data)} was {data.scores[spec.objective]:.3f} {where} (95% bootstrap interval by {by}: "
         f"{interval.low:.3f} to {interval.high:.3f})."
     )
+    if spec.is_multilabel:
+        sentences.append(
+            "A finding was reported if its probability reached a threshold, which was chosen for each finding to maximise F1 "
+            f"on the same images ({data.evaluated_on})."
+        )
     return [*sentences, *_ensembles(data)]
 
 
-def _objective_name(objective: str) -> str:
-    return capitalised(_OBJECTIVES.get(objective, objective))
+def _objective_name(data: ReportData) -> str:
+    return capitalised(_metric_text(data, data.spec.objective))
+
+
+def _metric_text(data: ReportData, name: str) -> str:
+    """Return the name of a metric or a cost in a sentence."""
+    of_findings = _FINDING_OBJECTIVES.get(name) if data.spec.is_multilabel else None
+    return of_findings or _OBJECTIVES.get(name, name)
 
 
 def _network(config: TrialConfig) -> str:
@@ -294,7 +344,8 @@ def _evaluation(data: ReportData) -> list[str]:
     score = last["scores"].get(objective)
     if score is not None:
         in_evaluation = "" if len(opened) == 1 else " in the most recent evaluation"
-        sentences.append(f"{_objective_name(objective)} of {last['what']} was {score:.3f}{in_evaluation}.")
+        name = _objective_name(data).removesuffix(",")
+        sentences.append(f"{name} of {last['what']} was {score:.3f}{in_evaluation}.")
     return sentences
 
 
@@ -304,7 +355,7 @@ def _corrected(data: ReportData) -> list[str]:
         return []
     sentence = (
         f"Corrected for the choice among {counted(best.n_candidates, 'trial')} by repeating the choice on four fifths of the "
-        f"patients and scoring it on the others, {_OBJECTIVES.get(best.metric, best.metric)} of the best trial was "
+        f"patients and scoring it on the others, {_metric_text(data, best.metric).removesuffix(',')} of the best trial was "
         f"{best.value:.3f} (95% interval: {best.interval.low:.3f} to {best.interval.high:.3f})."
     )
     return [sentence]

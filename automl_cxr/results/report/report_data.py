@@ -13,6 +13,7 @@ from automl_cxr.errors import AutomlCxrError, StudyError
 from automl_cxr.records import SplitRecord, TrialRecord
 from automl_cxr.results.corrected_best import CorrectedBest, correct_best_of_study
 from automl_cxr.results.explain.overlays import HeatmapOverlay
+from automl_cxr.results.finding_scores import FindingScores, score_findings
 from automl_cxr.results.study_data import load_study_dataset, load_trial_config
 from automl_cxr.results.study_ensembles import read_ensembles
 from automl_cxr.scoring.intervals import Interval, bootstrap_interval
@@ -76,6 +77,7 @@ class ReportData:
         no_pictures_reason: Message for the reader if the images are not available.
         heatmaps: Heat maps of the best saved model; None if they were not requested.
         milliseconds: Latency per image by trial, of the saved models, if it was measured for the report.
+        finding_scores: The scores of each finding; None for a study of classes.
     """
 
     store: StudyStore
@@ -96,6 +98,7 @@ class ReportData:
     no_pictures_reason: str = ""
     heatmaps: Heatmaps | None = None
     milliseconds: Mapping[int, float] = field(default_factory=dict)
+    finding_scores: FindingScores | None = None
 
     @property
     def evaluated_on(self) -> str:
@@ -125,7 +128,15 @@ def read_report_data(store: StudyStore) -> ReportData:
         raise StudyError(
             f"The files of the best trial, {best.number}, cannot be read ({error}). See `automl-cxr verify {store.name}`."
         ) from error
-    scores = score_predictions(predictions, normal_class=spec.normal_index)
+    finding_scores = score_findings(predictions, seed=spec.seed) if predictions.is_multilabel else None
+    if finding_scores is None:
+        scores = score_predictions(predictions, normal_class=spec.normal_index)
+        intervals = _intervals(predictions, spec, scores)
+    else:
+        scores, intervals = finding_scores.scores, finding_scores.intervals
+    if spec.objective not in intervals:  # a metric of one class or finding
+        interval = bootstrap_interval(predictions, metric=spec.objective, seed=spec.seed, normal_class=spec.normal_index)
+        intervals = {**intervals, spec.objective: interval}
     return ReportData(
         store=store,
         spec=spec,
@@ -136,11 +147,12 @@ def read_report_data(store: StudyStore) -> ReportData:
         config=config,
         predictions=predictions,
         scores=scores,
-        intervals=_intervals(predictions, spec, scores),
+        intervals=intervals,
         ensembles=read_ensembles(store),
         test_opened=store.test_opened(),
         source_warnings=source_warnings(store.folder),
         audit=load_audit(store),
+        finding_scores=finding_scores,
     )
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 import pandas as pd
 
-from automl_cxr.records import TrialState
+from automl_cxr.records import SplitRecord, TrialState
 from automl_cxr.results.classifier import stored_recommendation
 from automl_cxr.results.html_page import Part, Section, Table, Text
 from automl_cxr.results.report.report_data import ReportData
 from automl_cxr.results.report.text_format import capitalised, counted, duration, listed, times
-from automl_cxr.scoring.metrics import METRICS
+from automl_cxr.scoring.objectives import direction_of
+from automl_cxr.tasks import PRESENT
 
 _FEW_IMAGES = 30  # of a class: with fewer, one image changes the recall of the class by more than 3 %
 
@@ -97,12 +99,15 @@ def warnings_of(data: ReportData) -> list[str]:
             "Patients are unknown, so every image is treated as a separate patient. Images of the same patient may be in "
             "different parts of the split, and the intervals are then too narrow."
         )
-    images = Counter(split.judged.labels)
-    few = [f"{split.classes[label]} ({images[label]})" for label in range(len(split.classes)) if images[label] < _FEW_IMAGES]
+    n_images = _images_of_classes(split)
+    few = [f"{name} ({n})" for name, n in zip(split.classes, n_images, strict=True) if n < _FEW_IMAGES]
     if few:
+        kind = "findings" if split.is_multilabel else "classes"
         warnings.append(
-            f"Scores are imprecise for classes with fewer than {_FEW_IMAGES} images in the {_part_name(data)}: {listed(few)}."
+            f"Scores are imprecise for {kind} with fewer than {_FEW_IMAGES} images in the {_part_name(data)}: {listed(few)}."
         )
+    if data.finding_scores is not None:
+        warnings += data.finding_scores.notes
     if len(data.test_opened) > 1:
         warnings.append(
             f"The test part was evaluated {times(len(data.test_opened))}. Selecting models by their test scores makes these "
@@ -123,6 +128,15 @@ def warnings_of(data: ReportData) -> list[str]:
     return [capitalised(warning) for warning in warnings]
 
 
+def _images_of_classes(split: SplitRecord) -> list[int]:
+    """Count the validation images of each class, or with each finding; with folds those of all folds."""
+    labels = split.judged.labels
+    if split.is_multilabel:
+        return (np.asarray(labels, np.int64) == PRESENT).sum(axis=0).tolist()
+    counts = Counter(labels)
+    return [counts[label] for label in range(len(split.classes))]
+
+
 def _part_name(data: ReportData) -> str:
     return "folds" if data.split.folds else "validation part"
 
@@ -136,7 +150,7 @@ def scores_table(data: ReportData) -> pd.DataFrame:
                 "score": data.scores[name],
                 "low": interval.low,
                 "high": interval.high,
-                "better": "higher" if METRICS[name].direction == "maximize" else "lower",
+                "better": "higher" if direction_of(name) == "maximize" else "lower",
             }
             for name, interval in data.intervals.items()
         ]

@@ -76,9 +76,11 @@ def test_folders_table_and_lists_are_one_data_set(download: Path) -> None:
     assert dataset.used_tables[0].columns["split"] == "from train_val_list.txt and test_list.txt"
 
 
-def test_several_findings_need_a_choice(download: Path) -> None:
+def test_several_findings_are_outputs_or_one_is_chosen(download: Path) -> None:
+    several = load_dataset(download, DataOptions(min_positives=1))
+    assert (several.task, several.classes) == ("multilabel", ("Mass", "Nodule"))
     with pytest.raises(DataError, match=r"14 images with findings in Data_Entry_2017\.csv, 1 of them with .*--finding 'Mass'"):
-        load_dataset(download)
+        load_dataset(download, DataOptions(task="multiclass"))
     dataset = load_dataset(download, DataOptions(finding="mass"))
     assert dataset.table["label"].value_counts().to_dict() == {"no Mass": 8, "Mass": 6}
     with pytest.raises(UnknownNameError, match=r"Unknown finding 'Masses'\. Did you mean 'Mass'"):

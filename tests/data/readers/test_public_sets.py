@@ -29,7 +29,7 @@ class Seen:
 class Row:
     """One command: the files, the options, the part of the data that is named, and what is expected.
 
-    A text is a regular expression for the refusal.
+    A text is a regular expression for the refusal. For several findings, the images are those with each finding.
     """
 
     name: str
@@ -40,9 +40,23 @@ class Row:
 
 
 EFFUSION = {"finding": "Pleural Effusion"}
+KEEP = {"min_positives": 1}
+MULTICLASS = {"task": "multiclass"}
 EFFUSIONS = {"Pleural Effusion": 8, "no Pleural Effusion": 8}
 ROWS = [
-    Row("chexpert", files.chexpert, r"24 images with findings .* 8 of them with several, 8 with uncertain .* --finding 'Su"),
+    Row(
+        "chexpert",
+        files.chexpert,
+        Seen(
+            "chexpert",
+            {"Pleural Effusion": 8},
+            12,
+            {"train": 4, "valid": 4},
+            {"PA": 12, "lateral": 12},
+            r"left out .*: 'Support Devices' \(12 patients with it, 0 without it\); no patient with 'Enlarged Card",
+        ),
+        KEEP,
+    ),
     Row(
         "chexpert, one finding",
         files.chexpert,
@@ -83,7 +97,17 @@ ROWS = [
     ),
     Row("chexpert, folder of patients", files.chexpert, r"Use the folder above, .*-small \(layout chexpert\)", {}, "*/train"),
     Row(
-        "mimic", files.mimic, "12 images with findings in mimic-cxr-2.0.0-split.csv.gz, 4 of them with several .*--finding 'Fra"
+        "mimic",
+        files.mimic,
+        Seen(
+            "mimic",
+            {"Edema": 4},
+            8,
+            {"train": 3, "valid": 0, "test": 1},
+            {"PA": 8, "lateral": 4},
+            r"12 images with findings in mimic-cxr-2\.0\.0-split\.csv\.gz, 4 of them with several \('Fracture' 12, 'Edema' 4\)",
+        ),
+        KEEP,
     ),
     Row(
         "mimic, one finding",
@@ -112,7 +136,17 @@ ROWS = [
         {"finding": "Edema", "images": "."},
         "tables",
     ),
-    Row("padchest", files.padchest, r"6 images with findings .* 3 of them with several .*--finding 'COPD signs'"),
+    Row(
+        "padchest",
+        files.padchest,
+        Seen("padchest", {"COPD signs": 3, "pneumonia": 3}, 3, {}, {"PA": 3, "lateral": 3}, r"task multilabel"),
+        KEEP,
+    ),
+    Row(
+        "padchest, findings with few patients",
+        files.padchest,
+        r"5 patients with it and 5 without it; received 'COPD signs' \(3 patients .* rarer findings with --min-positives 3",
+    ),
     Row(
         "padchest, one finding",
         files.padchest,
@@ -150,7 +184,12 @@ ROWS = [
         Seen("rsna", {"Lung Opacity": 6, "No Lung Opacity / Not Normal": 3, "Normal": 3}, 12, views={"PA": 4, "AP": 8}),
         {"label_column": "class"},
     ),
-    Row("nih", files.nih, r"12 images with findings .* 4 of them with several .*--finding 'Atelectasis'"),
+    Row(
+        "nih",
+        files.nih,
+        Seen("nih", {"Atelectasis": 4, "Effusion": 4, "Mass": 4}, 4, {"train": 9, "test": 3}, {"PA": 6, "AP": 6}),
+        KEEP,
+    ),
     Row(
         "nih, one finding",
         files.nih,
@@ -227,7 +266,12 @@ ROWS = [
         {"patients": r"person\d+[a-z]+", "unknown_patients": "separate", "resplit": True},
     ),
     Row("bimcv", files.bimcv, r"are numbers or identifiers.* --labels \S+/labels_posi\.tsv --path-column filename"),
-    Row("bimcv, table beside it", files.bimcv_table, r"12 images with findings .* --finding 'pneumonia'"),
+    Row(
+        "bimcv, table beside it",
+        files.bimcv_table,
+        Seen("csv", {"COVID 19": 4, "pneumonia": 8}, 4, {}, {"AP": 6, "lateral": 6}),
+        KEEP,
+    ),
     Row(
         "bimcv, one finding",
         files.bimcv_table,
@@ -255,7 +299,12 @@ ROWS = [
         r"found none in '[^']+', but 4 other files, such as 'All247images/\S+\.IMG' .* Convert images to PNG",
     ),
     Row("arrays", files.arrays, Seen("arrays", {"0": 9, "1": 9}, None, {"train": 12, "test": 6})),
-    Row("archive of arrays", files.archive_of_arrays, r"6 images with findings .* --finding 'class 2'"),
+    Row(
+        "archive of arrays",
+        files.archive_of_arrays,
+        Seen("arrays", {"class 0": 9, "class 1": 6}, None, {"train": 10, "test": 5}, note=r"left out .*: 'class 2' \(18 pat"),
+    ),
+    Row("archive of arrays, one class", files.archive_of_arrays, r"with --task multiclass; .*--finding 'class 2'", MULTICLASS),
     Row(
         "archive of arrays, one finding",
         files.archive_of_arrays,
@@ -286,7 +335,11 @@ ROWS = [
         Seen("csv", {"normal": 6, "pneumonia": 6}, 6),
         {"label_column": "Befund", "patient_column": "Patientennummer"},
     ),
-    Row("several findings", files.several_findings, r"3 of them with several \('Effusion' 6, 'Mass' 6, 'normal' 3\)"),
+    Row(
+        "several findings",
+        files.several_findings,
+        Seen("csv", {"Effusion": 6, "Mass": 6}, note=r"3 of them with several \('Effusion' 6, 'Mass' 6, 'normal' 3\)"),
+    ),
     Row(
         "several findings, one of them",
         files.several_findings,
@@ -337,7 +390,7 @@ def test_the_data_are_understood_or_refused_with_the_words_to_type(tmp_path: Pat
     found = automl_cxr.inspect(data, **options)
     seen = Seen(
         found.layout,
-        dict(zip(found.classes["class"], map(int, found.classes["images"]), strict=True)),
+        {name: int(n) for name, n, *_ in found.classes.itertuples(index=False)},
         found.n_patients,
         {part: int(found.splits[part].sum()) for part in found.splits.columns[1:]},
         {name: n for name, n in found.views.items() if name != "unknown"},

@@ -23,6 +23,7 @@ from automl_cxr.model.fold_average import average_networks
 from automl_cxr.results.classifier import Classifier, LoadedClassifier, Member
 from automl_cxr.results.explain.classifier_gradcam import ClassifierGradCam, Heatmap, heatmap_on_image
 from automl_cxr.results.explain.explanation import ExplanationOptions, explain, write_explanations
+from automl_cxr.results.explain.image_batches import predicted_columns
 from automl_cxr.results.explain.off_lung_evidence import (
     REGIONS,
     evidence_by_region,
@@ -377,3 +378,28 @@ def test_the_index_of_the_pictures_does_not_replace_another_file(tmp_path, model
     for _ in range(2):
         write_explanations(classifier, [], options, tmp_path / "out")
     assert (tmp_path / "out" / "index.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "thresholds", "columns"),
+    [
+        ([0.2, 0.7, 0.1], None, [1]),
+        ([0.2, 0.7, 0.1], (0.1, 0.6, 0.2), [0, 1]),
+        ([0.2, 0.3, 0.1], (0.5, 0.9, 0.2), [2]),  # none is reported; the third is the closest to its threshold
+    ],
+)
+def test_predicted_columns(probabilities, thresholds, columns):
+    assert predicted_columns(np.array(probabilities, np.float32), thresholds) == columns
+
+
+def test_each_finding_of_an_image_is_explained(models, pictures, tmp_path):
+    of_findings = dataclasses.replace(classifier_of(models, "one"), thresholds=(0.001, 0.001, 0.001))
+    names = of_findings.classes
+    index = write_explanations(of_findings, pictures[:2], ExplanationOptions(), tmp_path)
+    assert list(index["explained"]) == [*names, *names]
+    assert set(index["predicted"]) == {"|".join(names)}
+    assert index["file"].is_unique
+    chosen = explain(of_findings, pictures[:2], explained={str(pictures[0]): names[1:]}, class_name=names[0])
+    assert [overlay.explained for overlay in chosen] == [names[1], names[2], names[0]]
+    sheets = explain(of_findings, pictures[:1], method="activations")
+    assert len({sheet.detail for sheet in sheets}) == len(sheets)  # once, not for each finding

@@ -15,6 +15,7 @@ PARAMETERS = {
     "cxr14-resnet50": 23_587_712 + 131_396,
     "cxr14-resnet152": 58_370_944 + 131_396,
     "cxr14-chexnet": 7_107_524,
+    "chexnet-14": 7_051_854,
     "covid2-cnn": 69_244_610,
     "covid2-resnet50v2": 292_006_402,
     "covid2-concat": 10_437_570,

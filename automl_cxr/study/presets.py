@@ -14,7 +14,7 @@ from automl_cxr.study.spaces import load_space, refuse_unused_fixed, shipped
 from automl_cxr.study.study_files import find_study_file, read_study_file
 from automl_cxr.text_records import parse_toml
 
-_HYPERPARAMETERS = {"image-size": "image_size", "batch-size": "batch_size", "epochs": "epochs", "fit": "fit"}
+_HYPERPARAMETERS = {"task": "task", "image-size": "image_size", "batch-size": "batch_size", "epochs": "epochs", "fit": "fit"}
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ class PartRecord:
         """Return these images, followed by those of another part."""
         return PartRecord(
             images=self.images + other.images,
-            labels=(*self.labels, *other.labels),  # type: ignore[arg-type]  # both parts belong to the same task
+            labels=(*self.labels, *other.labels),
             patients=self.patients + other.patients,
         )
 

@@ -9,7 +9,8 @@ from types import MappingProxyType
 import numpy as np
 
 from automl_cxr.ensemble.baselines import greedy_weights, rank_members, top_k_weights, uniform_weights
-from automl_cxr.ensemble.combiners import Combiner, WeightedAverage
+from automl_cxr.ensemble.combiner_protocol import Combiner
+from automl_cxr.ensemble.combiners import WeightedAverage
 from automl_cxr.ensemble.cross_fitting import evolve_on_halves
 from automl_cxr.ensemble.exact_two_member import exact_two_member_weights
 from automl_cxr.ensemble.finding_combiners import AverageByFinding

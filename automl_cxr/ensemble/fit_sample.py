@@ -37,4 +37,4 @@ def sample_patients(
     is_drawn[order[: max(1, int(np.searchsorted(n_images, MAX_FIT_IMAGES, side="right")))]] = True
     rows = np.flatnonzero(is_drawn[patient])
     fewer = replace(settings, halvings=min(settings.halvings, _MAX_HALVINGS))
-    return scorer.take(rows), [patients[row] for row in rows], fewer
+    return scorer.take(rows), [patients[row] for row in rows.tolist()], fewer

@@ -9,7 +9,8 @@ import numpy as np
 
 from automl_cxr.errors import UsageError
 from automl_cxr.scoring.intervals import named_metric
-from automl_cxr.scoring.metrics import METRICS, Metric, check_defined
+from automl_cxr.scoring.metric_base import Metric
+from automl_cxr.scoring.metrics import METRICS, check_defined
 from automl_cxr.tasks import MULTICLASS, MULTILABEL
 
 LOG_LOSS = "log_loss"

@@ -10,7 +10,8 @@ import numpy as np
 
 from automl_cxr.data.patient_folds import patient_folds
 from automl_cxr.ensemble.build import AUTO, DEFAULT_METHOD, FittedEnsemble, build_weight_scorer, check_method, compare_methods
-from automl_cxr.ensemble.combiners import CalibratedCombiner, Combiner
+from automl_cxr.ensemble.combiner_protocol import Combiner
+from automl_cxr.ensemble.combiners import CalibratedCombiner
 from automl_cxr.ensemble.finding_combiners import CalibratedFindings
 from automl_cxr.ensemble.genetic_settings import DEFAULT_SETTINGS, GeneticSettings
 from automl_cxr.ensemble.member_selection import near_duplicates

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from automl_cxr.data.decode import DEFAULT_FIT, check_fit, decode_image_in_pool, decoder_warnings_off, fit_square
-from automl_cxr.ensemble.combiners import Combiner, WeightedAverage, combiner_from_record
+from automl_cxr.ensemble.combiner_protocol import Combiner
+from automl_cxr.ensemble.combiners import WeightedAverage, combiner_from_record
 from automl_cxr.errors import DataError, StudyError, UnknownNameError, UnreadableImageError
 from automl_cxr.io import sha256_of_file
 from automl_cxr.results.recommendation_record import Recommendation, load_recommendation

@@ -18,7 +18,8 @@ from automl_cxr.results.finding_scores import score_findings
 from automl_cxr.results.study_data import load_study_dataset
 from automl_cxr.scoring.confusion import confusion_matrix
 from automl_cxr.scoring.intervals import Interval, bootstrap_intervals
-from automl_cxr.scoring.metrics import CLASS_METRICS, METRICS, score_predictions
+from automl_cxr.scoring.metric_table import CLASS_METRICS
+from automl_cxr.scoring.metrics import METRICS, score_predictions
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.study.model_sources import find_hashes
 from automl_cxr.study.source_overlap import source_warnings

@@ -17,7 +17,8 @@ import numpy as np
 
 from automl_cxr.data.decode import decode_image, fit_square
 from automl_cxr.data.phantoms import draw_phantoms
-from automl_cxr.ensemble.combiners import CalibratedCombiner, Combiner, Stacking, WeightedAverage
+from automl_cxr.ensemble.combiner_protocol import Combiner
+from automl_cxr.ensemble.combiners import CalibratedCombiner, Stacking, WeightedAverage
 from automl_cxr.ensemble.finding_combiners import AverageByFinding, CalibratedFindings, FindingStacking
 from automl_cxr.ensemble.weighted_average import normalize_weights
 from automl_cxr.errors import ExportError, UnknownNameError, UsageError

@@ -25,7 +25,9 @@ from automl_cxr.results.finding_scores import score_findings
 from automl_cxr.scoring.confusion import confusion_matrix
 from automl_cxr.scoring.finding_labels import count_labels
 from automl_cxr.scoring.intervals import N_RESAMPLES, intervals_of, named_metric
-from automl_cxr.scoring.metrics import CLASS_METRICS, METRICS, Metric, metrics_for
+from automl_cxr.scoring.metric_base import Metric
+from automl_cxr.scoring.metric_table import CLASS_METRICS
+from automl_cxr.scoring.metrics import METRICS, metrics_for
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.scoring.resampling import resample_scores
 from automl_cxr.study.source_overlap import source_warnings

@@ -11,7 +11,8 @@ import pandas as pd
 from automl_cxr.scoring.finding_counts import count_decisions
 from automl_cxr.scoring.finding_labels import count_labels, describe_unscored
 from automl_cxr.scoring.intervals import N_RESAMPLES, Interval, intervals_of
-from automl_cxr.scoring.metrics import CLASS_METRICS, METRICS, metrics_for
+from automl_cxr.scoring.metric_table import CLASS_METRICS
+from automl_cxr.scoring.metrics import METRICS, metrics_for
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.scoring.resampling import resample_scores
 

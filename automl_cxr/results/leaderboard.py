@@ -20,8 +20,8 @@ from automl_cxr.results.tables import table_of_rows
 from automl_cxr.results.trial_ranking import FinishedTrial, RankingSettings, group_by_images, rank_trials
 from automl_cxr.scoring.finding_labels import describe_unscored
 from automl_cxr.scoring.intervals import N_RESAMPLES
-from automl_cxr.scoring.metric_table import Direction
-from automl_cxr.scoring.metrics import CLASS_METRICS, METRICS
+from automl_cxr.scoring.metric_table import CLASS_METRICS, Direction
+from automl_cxr.scoring.metrics import METRICS
 from automl_cxr.study.store import StudyStore
 from automl_cxr.tasks import MULTILABEL
 

@@ -9,7 +9,7 @@ import numpy as np
 from automl_cxr.tasks import ABSENT, PRESENT
 
 
-def known_images(labels: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+def known_images(labels: np.ndarray) -> Iterator[tuple[int, np.ndarray | slice, np.ndarray]]:
     """Yield for each finding its index, the images whose label is known, and whether the finding is present in them.
 
     Args:
@@ -71,7 +71,7 @@ def describe_unscored(labels: np.ndarray, findings: Sequence[str]) -> str:
         ("without an image in which it is absent", (n_absent == 0) & (n_present > 0)),
     )
     lists = [
-        f"{', '.join(findings[number] for number in np.flatnonzero(is_unscored))} ({reason})"
+        f"{', '.join(findings[number] for number in np.flatnonzero(is_unscored).tolist())} ({reason})"
         for reason, is_unscored in kinds
         if is_unscored.any()
     ]

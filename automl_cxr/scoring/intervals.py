@@ -9,7 +9,8 @@ from statistics import NormalDist
 import numpy as np
 
 from automl_cxr.errors import UnknownNameError, UsageError
-from automl_cxr.scoring.metrics import METRICS, Metric, check_defined, metrics_for
+from automl_cxr.scoring.metric_base import Metric
+from automl_cxr.scoring.metrics import METRICS, check_defined, metrics_for
 from automl_cxr.scoring.predictions import Predictions, align
 from automl_cxr.scoring.resampling import ResampledScores, resample_scores
 from automl_cxr.scoring.thresholds import thresholds_of

@@ -20,7 +20,7 @@ import numpy as np
 
 from automl_cxr.scoring.finding_resampling import FindingScorer
 from automl_cxr.scoring.intervals import Interval, bootstrap_interval, named_metric
-from automl_cxr.scoring.metrics import Metric
+from automl_cxr.scoring.metric_base import Metric
 from automl_cxr.scoring.predictions import Predictions, align
 from automl_cxr.scoring.resampling import ResampleScorer, number_patients
 from automl_cxr.scoring.thresholds import thresholds_of

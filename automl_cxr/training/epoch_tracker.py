@@ -11,7 +11,8 @@ import numpy as np
 from automl_cxr.config import TrialConfig
 from automl_cxr.errors import NonFiniteLossError
 from automl_cxr.records import EpochRecord
-from automl_cxr.scoring.metrics import METRICS, Metric
+from automl_cxr.scoring.metric_base import Metric
+from automl_cxr.scoring.metrics import METRICS
 from automl_cxr.scoring.objectives import measure
 from automl_cxr.tasks import PRESENT
 from automl_cxr.training.schedules import Phase, rates_of_steps, scheduled_learning_rate

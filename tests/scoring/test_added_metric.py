@@ -19,8 +19,9 @@ from automl_cxr.ensemble.weighted_average import weighted_average
 from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.scoring import metrics
 from automl_cxr.scoring.intervals import bootstrap_interval, paired_difference
+from automl_cxr.scoring.metric_base import Metric
 from automl_cxr.scoring.metric_table import Direction
-from automl_cxr.scoring.metrics import Metric, metrics_for, score_predictions
+from automl_cxr.scoring.metrics import metrics_for, score_predictions
 from automl_cxr.scoring.objectives import Requirement, check_objectives, direction_of, measure
 from tests.ensemble.drawing import draw, draw_members
 

@@ -20,15 +20,8 @@ from automl_cxr.scoring.confusion import (
     macro_f1,
     specificity_per_class,
 )
-from automl_cxr.scoring.metrics import (
-    CLASS_METRICS,
-    METRICS,
-    find_normal_class,
-    metric,
-    metrics_for,
-    score_macro_f1,
-    score_predictions,
-)
+from automl_cxr.scoring.metric_table import CLASS_METRICS
+from automl_cxr.scoring.metrics import METRICS, find_normal_class, metric, metrics_for, score_macro_f1, score_predictions
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.tasks import MULTICLASS
 

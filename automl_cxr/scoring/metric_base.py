@@ -63,15 +63,17 @@ class Metric:
 
         Args:
             labels: True classes, integers (n,), or label codes (n, k).
-            probabilities: (n_models, n, k).
+            probabilities: (..., n, k).
             normal_class: Index of the class without a finding, or None.
 
         Returns:
-            float64 (n_models,).
+            float64 (...).
         """
         if self.of_stacks is not None:
             return self.of_stacks(labels, probabilities, normal_class)
-        return np.array([self.function(labels, model, normal_class) for model in probabilities], dtype=np.float64)
+        models = probabilities.reshape(-1, *probabilities.shape[-2:])
+        scores = np.array([self.function(labels, model, normal_class) for model in models], dtype=np.float64)
+        return scores.reshape(probabilities.shape[:-2])
 
     def score_weighted(
         self, labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray, normal_class: int | None

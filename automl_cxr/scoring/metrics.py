@@ -192,11 +192,10 @@ def _score_findings(predictions: Predictions) -> dict[str, float]:
     by_kind = score_each_kind(labels, probabilities, thresholds)
     scores = {}
     for name, row in _metrics_for_findings((), thresholds).items():
-        kind = MEANS_OF_KINDS.get(name)
-        if kind is None:
-            scores[name] = row.function(labels, probabilities, None)
+        if name in MEANS_OF_KINDS:
+            scores[name] = float(mean_of_findings(by_kind[MEANS_OF_KINDS[name]]))
         else:
-            scores[name] = float(mean_of_findings(by_kind[kind]))
+            scores[name] = row.function(labels, probabilities, None)
     for kind, of_findings in by_kind.items():
         scores |= {f"{kind}_{name}": score for name, score in zip(predictions.classes, of_findings.tolist(), strict=True)}
     return scores

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from automl_cxr.ensemble.combiners import CalibratedCombiner, Combiner, Stacking, WeightedAverage, combiner_from_record
+from automl_cxr.ensemble.combiner_protocol import Combiner
+from automl_cxr.ensemble.combiners import CalibratedCombiner, Stacking, WeightedAverage, combiner_from_record
 from automl_cxr.ensemble.stacking import _fit, fit_stacking
 from automl_cxr.errors import DataError, UsageError
 from automl_cxr.scoring.calibration import log_loss

@@ -20,15 +20,8 @@ from automl_cxr.scoring.confusion import (
     macro_f1,
     specificity_per_class,
 )
-from automl_cxr.scoring.metrics import (
-    CLASS_METRICS,
-    METRICS,
-    find_normal_class,
-    metric,
-    metrics_for,
-    score_macro_f1,
-    score_predictions,
-)
+from automl_cxr.scoring.metric_table import CLASS_METRICS
+from automl_cxr.scoring.metrics import METRICS, find_normal_class, metric, metrics_for, score_macro_f1, score_predictions
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.tasks import MULTICLASS
 
@@ -126,7 +119,7 @@ def test_weights_equal_repeated_rows(name: str) -> None:
     assert given == pytest.approx(expected, nan_ok=True)
 
 
-@pytest.mark.parametrize("name", [name for name, row in METRICS.items() if row.of_stacks is not None])
+@pytest.mark.parametrize("name", METRICS_OF_CLASSES)
 def test_stacks_of_models_are_scored_like_single_models(name: str) -> None:
     models = [draw(50, 3, seed) for seed in range(4)]
     labels, stack = models[0].labels, np.stack([model.probabilities for model in models]).reshape(2, 2, 50, 3)

@@ -13,7 +13,8 @@ from automl_cxr.scoring.finding_counts import count_decisions
 from automl_cxr.scoring.finding_labels import describe_unscored, mean_of_findings
 from automl_cxr.scoring.finding_ranking import areas_under_roc, auc_influence, average_precisions
 from automl_cxr.scoring.intervals import named_metric
-from automl_cxr.scoring.metrics import CLASS_METRICS, METRICS, metrics_for, score_predictions
+from automl_cxr.scoring.metric_table import CLASS_METRICS
+from automl_cxr.scoring.metrics import METRICS, metrics_for, score_predictions
 from automl_cxr.scoring.objectives import Requirement, check_for_data, direction_of, measure, needs_normal_class
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.scoring.thresholds import choose_thresholds, thresholds_of, with_thresholds

@@ -9,6 +9,8 @@ import numpy as np
 
 from automl_cxr.data.patient_folds import patient_folds
 from automl_cxr.ensemble.build import build_weight_scorer, fit_combiners, methods_for
+from automl_cxr.ensemble.combiner_protocol import Combiner
+from automl_cxr.ensemble.common_scale import match_scale
 from automl_cxr.ensemble.genetic_settings import DEFAULT_SETTINGS, GeneticSettings
 from automl_cxr.ensemble.objective import MACRO_F1, Objective
 from automl_cxr.ensemble.weight_scorer_base import BaseWeightScorer
@@ -68,6 +70,7 @@ def compare_methods_out_of_fold(
     objective: Objective = MACRO_F1,
     settings: GeneticSettings = DEFAULT_SETTINGS,
     methods: Sequence[str] | None = None,
+    fitted: Mapping[str, Combiner] | None = None,
 ) -> MethodComparison | None:
     """Fit every method inside folds by patient and score it on the fold left out.
 
@@ -77,6 +80,8 @@ def compare_methods_out_of_fold(
         settings: Settings of the genetic algorithm; the folds and resamples use its seed.
         methods: Names in ``METHODS``, the preferred ones first; by default all methods for this number of members, simplest
             first. The best member is always included.
+        fitted: The combiner of each method that was fitted on all images. For findings, the predictions of all folds are
+            transformed to its scale (``common_scale``); without it, each fold keeps its own scale.
 
     Returns:
         None where a class has too few patients for two folds.
@@ -90,7 +95,7 @@ def compare_methods_out_of_fold(
     if folds is None:
         return None
     names = methods_for(len(members)) if methods is None else tuple(dict.fromkeys((*methods, SIMPLEST)))
-    out_of_fold = _predict_out_of_fold(names, scorer, images, folds, settings)
+    out_of_fold = _predict_out_of_fold(names, scorer, images, folds, settings, fitted or {})
     gains = _gains(out_of_fold, objective, settings.seed)
     scores = {
         name: MethodScore(predictions, objective.score(predictions.labels, predictions.probabilities), *gains[name][SIMPLEST])
@@ -108,7 +113,12 @@ def _folds(scorer: BaseWeightScorer, patients: Sequence[str], seed: int) -> np.n
 
 
 def _predict_out_of_fold(
-    methods: Sequence[str], scorer: BaseWeightScorer, images: Predictions, folds: np.ndarray, settings: GeneticSettings
+    methods: Sequence[str],
+    scorer: BaseWeightScorer,
+    images: Predictions,
+    folds: np.ndarray,
+    settings: GeneticSettings,
+    fitted: Mapping[str, Combiner],
 ) -> dict[str, Predictions]:
     probabilities = {
         method: np.empty((scorer.n_images, scorer.n_classes), dtype=np.float32) for method in dict.fromkeys(methods)
@@ -117,9 +127,12 @@ def _predict_out_of_fold(
     for fold in range(int(folds.max()) + 1):
         inside = folds == fold
         combiners = fit_combiners(methods, scorer.take(~inside), tuple(patients[~inside].tolist()), settings)
-        of_fold = scorer.probabilities[:, inside]
+        of_fold, of_others = scorer.probabilities[:, inside], scorer.probabilities[:, ~inside]
         for method, combiner in combiners.items():
-            probabilities[method][inside] = combiner.combine(of_fold)
+            combined = combiner.combine(of_fold)
+            if images.is_multilabel and method in fitted:
+                combined = match_scale(combined, combiner.combine(of_others), fitted[method].combine(of_others))
+            probabilities[method][inside] = combined
     return {method: replace(images, probabilities=one) for method, one in probabilities.items()}
 
 

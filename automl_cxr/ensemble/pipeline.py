@@ -167,7 +167,13 @@ def combine_members(
     images = replace(images, thresholds=None)
     members = [replace(images, probabilities=one) for one in probabilities]
     fitted = compare_methods(members, objective=objective, settings=settings, methods=compared)
-    comparison = compare_methods_out_of_fold(members, objective=objective, settings=settings, methods=compared)
+    comparison = compare_methods_out_of_fold(
+        members,
+        objective=objective,
+        settings=settings,
+        methods=compared,
+        fitted={name: one.combiner for name, one in fitted.items()},
+    )
     is_chosen = method == AUTO
     if is_chosen:
         method = WITHOUT_COMPARISON if comparison is None else comparison.within_one_error

@@ -224,7 +224,7 @@ def _frequent(
 def _list_rare(rare: Sequence[str], counts: Mapping[str, tuple[int, ...]]) -> str:
     """List findings with their numbers of patients, the most frequent first, and those without a patient together."""
     ordered = sorted((name for name in rare if counts[name][0]), key=lambda name: -min(counts[name]))
-    listed = [f"'{name}' ({counts[name][0]} patients with it, {counts[name][1]} without it)" for name in ordered]
+    listed = [f"'{name}' (patients with it: {counts[name][0]}, without it: {counts[name][1]})" for name in ordered]
     none = [f"'{name}'" for name in rare if not counts[name][0]]
     listed += [f"no patient with {', '.join(none)}"] if none else []
     return "; ".join(listed) or "no finding"

@@ -102,7 +102,7 @@ def test_no_finding_can_be_asked_for(root: Path) -> None:
 def test_findings_with_few_patients_are_named_and_left_out(root: Path) -> None:
     common = load(root, min_positives=5)
     assert common.classes == ("Edema",), "its 8 images belong to 8 patients, and the 8 images of Mass to 4"
-    assert any("left out" in note and "'Mass' (4 patients with it, " in note for note in common.notes)
+    assert any("left out" in note and "'Mass' (patients with it: 4, " in note for note in common.notes)
     assert load(root, findings=("Mass", "Edema"), min_positives=4).classes == ("Mass", "Edema")
 
 

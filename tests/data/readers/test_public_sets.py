@@ -53,7 +53,7 @@ ROWS = [
             12,
             {"train": 4, "valid": 4},
             {"PA": 12, "lateral": 12},
-            r"left out .*: 'Support Devices' \(12 patients with it, 0 without it\); no patient with 'Enlarged Card",
+            r"left out .*: 'Support Devices' \(patients with it: 12, without it: 0\); no patient with 'Enlarged Card",
         ),
         KEEP,
     ),

@@ -152,8 +152,10 @@ def _replay_with_shifts(
             output = _without_activation(operation)(*args, **kwargs)
         original = output_of(operation)
         if id(original) in shifts:
-            maps[id(original)] = ops.cast(output, "float32")
-            output = output + ops.cast(shifts[id(original)], original.dtype)
+            # Layers with names of their own: the automatic names of operations may exist in a network that was loaded.
+            maps[id(original)] = layers.Identity(dtype="float32", name=f"{operation.name}_maps")(output)
+            shift = layers.Add(dtype=original.dtype, name=f"{operation.name}_shifted")
+            output = shift([output, shifts[id(original)]])
         return output
 
     return replay(network, {id(network.inputs[0]): pixels}, call), maps

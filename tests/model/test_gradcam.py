@@ -206,3 +206,18 @@ def test_other_backends_compute_the_same_evidence(backend):
 
     for evidence, expected in zip(evidence_on(backend), evidence_on("tensorflow"), strict=True):
         assert evidence == pytest.approx(expected, rel=1e-3)
+
+
+def test_names_of_operations_of_a_loaded_network_do_not_collide(tmp_path):
+    probe = TrialConfig(
+        family="probe",
+        image_size=48,
+        weights="none",
+        probe_layers="squeezenet@2+squeezenet@4",
+        probe_pooling="average+deviation",
+        probe_kernel="rbf",
+    )
+    build_model(probe, 3, steps_per_epoch=1).save(tmp_path / "probe.keras")
+    build_model(PLAIN, 3, steps_per_epoch=1)  # restarts the automatic names, as in a process that loads several networks
+    loaded = keras.models.load_model(tmp_path / "probe.keras")
+    assert all(np.isfinite(maps).all() for maps in GradCam(loaded).evidence(pixels_for(loaded), CLASSES))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 N_ORIENTATIONS = 9
@@ -58,8 +59,8 @@ def _histograms(x: keras.KerasTensor) -> keras.KerasTensor:
     )
     n_channels = blocks.shape[-1]
     # A product with ones returns the sum of squares once for each channel, because TensorFlow Lite computes a division that
-    # broadcasts wrongly.
-    norm = ops.sqrt(ops.matmul(ops.square(blocks), ops.ones((n_channels, n_channels))) + _LITTLE_CONTRAST)
+    # broadcasts wrongly. The ones are a NumPy array, because a tensor would become an input of an exported ONNX file.
+    norm = ops.sqrt(ops.matmul(ops.square(blocks), np.ones((n_channels, n_channels), np.float32)) + _LITTLE_CONTRAST)
     return layers.Reshape((1, 1, math.prod(blocks.shape[1:])))(ops.sqrt(blocks / norm))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from automl_cxr.config import TrialConfig
+from automl_cxr.config import DEFAULTS_OF_TASK, TrialConfig
 from automl_cxr.data.data_options import DataOptions
 from automl_cxr.engine.parameters import Value
 from automl_cxr.engine.space import Space
@@ -124,6 +124,7 @@ class StudySpec(DataOptions):
         """Hyperparameters with the same value in all trials: settings of the study, and constants of its space."""
         return {
             "task": self.task,
+            **DEFAULTS_OF_TASK[self.task],
             "image_size": self.image_size,
             "fit": self.fit,
             "batch_size": self.batch_size,

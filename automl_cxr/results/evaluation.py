@@ -39,7 +39,7 @@ class Evaluation:
         scores: Every metric by name.
         intervals: 95 % bootstrap interval by patient of each metric of ``METRICS`` that is defined for these classes.
         per_class: The scores of ``CLASS_METRICS`` and the number of images, one row for each class. For findings, see
-            ``results.finding_scores.FindingScores.per_finding``.
+            the attribute ``per_finding`` of ``results.finding_scores.FindingScores``.
         confusion: Number of images by true class (rows) and predicted class (columns). For findings, number of images by label
             and decision at the stored thresholds, one row for each finding.
         unreadable: Images that cannot be read, with the reason.

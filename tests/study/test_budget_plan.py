@@ -12,7 +12,7 @@ from automl_cxr.study.expected_workers import ExpectedWorkers, expected_workers
 from automl_cxr.study.options import SearchOptions
 from automl_cxr.study.trial_times import TrialTimes, estimate_probe
 
-SETTINGS = {"image_size": 32, "fit": "stretch", "batch_size": 32}
+SETTINGS = {"task": "multiclass", "image_size": 32, "fit": "stretch", "batch_size": 32}
 
 
 @pytest.mark.parametrize(

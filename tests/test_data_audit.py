@@ -132,7 +132,7 @@ def test_the_shortcut_of_each_finding_is_reported(several):
     assert scores.loc["Mass", "low"] < 0.6
     assert audit.shortcut.macro_auc == pytest.approx(scores["auc"].mean())
     warning = audit.warnings[0]
-    assert "single findings, Tube" in warning
+    assert "single findings, 'Tube' " in warning
     assert "Mass" not in warning
     assert audit.statistics.set_index("statistic").loc["brightness_top_left", "Tube"] == 1
     assert Audit.from_json(audit.to_json()) == audit

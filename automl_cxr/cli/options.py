@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
@@ -69,15 +70,21 @@ class Setting(click.ParamType[tuple[str, Any]]):
 
 
 class Names(click.ParamType[list[str]]):
-    """Names, separated by commas."""
+    """Names, separated by commas; a name that contains a comma is placed in double quotes, as in a CSV file."""
 
     name = "A,B,..."
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
-        names = value if isinstance(value, list) else [name.strip() for name in value.split(",")]
+        names = value if isinstance(value, list) else self._split(value, param, ctx)
         if not all(names):
             self.fail(f"names must not be empty; received {value!r}.", param, ctx)
         return names
+
+    def _split(self, text: str, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+        try:
+            return [name.strip() for row in csv.reader([text], skipinitialspace=True, strict=True) for name in row] or [""]
+        except csv.Error:
+            self.fail(f'a name that contains a comma is written like A,"B, C"; received {text!r}.', param, ctx)
 
 
 class Numbers(click.ParamType[list[int]]):

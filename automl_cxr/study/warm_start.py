@@ -36,6 +36,7 @@ _PRESET = "preset"
 
 # Scores of the earlier study are used only if these settings are equal. Otherwise the scores are not comparable.
 _SETTINGS_THAT_AFFECT_SCORES = (
+    "task",
     "objectives",
     "requirements",
     "folds",

@@ -664,3 +664,22 @@ def test_a_size_has_a_unit(text, n_bytes):
 def test_an_invalid_size_is_refused(text):
     with pytest.raises(click.BadParameter, match="size"):
         cli_options.Size().convert(text, None, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("Nodule/Mass, Lung Opacity", ["Nodule/Mass", "Lung Opacity"]),
+        ('Mass,"Edema, mild"', ["Mass", "Edema, mild"]),
+        ('Mass, "a ""b"", c"', ["Mass", 'a "b", c']),
+        ("5\" tube,d'or", ['5" tube', "d'or"]),
+    ],
+)
+def test_names_that_contain_a_comma_are_quoted(text, names):
+    assert cli_options.Names().convert(text, None, None) == names
+
+
+@pytest.mark.parametrize(("text", "message"), [("", "must not be empty"), ("a,,b", "must not be empty"), ('a,"b', r'A,"B, C"')])
+def test_lists_of_names_are_checked(text, message):
+    with pytest.raises(click.BadParameter, match=message):
+        cli_options.Names().convert(text, None, None)

@@ -39,6 +39,12 @@ def test_a_plan_is_made_from_measured_step_times(prepare):
     assert plan.description.startswith("Plan for 10 min, from step times measured on this machine: scratch at 32 pixels, 30 ep")
 
 
+def test_networks_of_findings_are_measured_for_findings(prepare):
+    settings = {**SETTINGS, "task": "multilabel"}
+    times = StepTimes(prepare().store.spec.space, settings, n_classes=3, workers=ExpectedWorkers(2, 1))
+    assert all(config.is_multilabel for config in times.configs.values())
+
+
 def test_without_a_measurement_there_is_no_plan(prepare, monkeypatch):
     monkeypatch.setattr(budget_plan, "_COMMAND", ("-c", "raise SystemExit(1)"))
     store = prepare().store

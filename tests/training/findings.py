@@ -65,7 +65,7 @@ def write_split(folder, labels, *, n_folds=0):
 
 def task_of(folder, values, *, labels=None, n_folds=0, name="trial"):
     """Return the task of a trial in ``folder``, on images that are drawn there."""
-    images, present = draw_findings()
+    images, present = draw_findings(size=values.get("image_size", SIZE))
     np.save(folder / "images.npy", images)
     write_split(folder, labels_of(present) if labels is None else labels, n_folds=n_folds)
     (folder / name).mkdir()

@@ -410,7 +410,7 @@ class Audit:
             for number, (name, auc) in enumerate(zip(self.classes, shortcut.aucs, strict=True))
             if auc is not None and shortcut.is_warning_for(number)
         }
-        listed = ", ".join(f"{name} {aucs[name]:.3f}" for name in sorted(aucs, key=lambda name: -aucs[name]))
+        listed = ", ".join(f"'{name}' {aucs[name]:.3f}" for name in sorted(aucs, key=lambda name: -aucs[name]))
         return (
             "The data contain a shortcut: a random forest on non-anatomical image statistics reaches a mean ROC AUC of "
             f"{shortcut.macro_auc:.3f} ({shortcut.low:.3f} to {shortcut.high:.3f}, chance {shortcut.chance:.3f})"

@@ -314,7 +314,8 @@ def _label_column(frame: Frame, names: Columns, taken: set[int], options: DataOp
     Raises:
         DataError: Several columns may contain the labels.
     """
-    found = [place for place in _accepted(frame, names["label"]) if place not in taken]
+    not_labels = taken | _columns_of_chosen_findings(frame, options)
+    found = [place for place in _accepted(frame, names["label"]) if place not in not_labels]
     preferred = [match_key(name) for name in names["label"][:3]]
     if found and (len(found) == 1 or match_key(frame.header[found[0]]) in preferred):
         return found[0]
@@ -323,7 +324,7 @@ def _label_column(frame: Frame, names: Columns, taken: set[int], options: DataOp
             f"It must be clear which column contains the labels; '{frame.path}' has "
             f"{list_names([frame.header[place] for place in found])}. Name one with --label-column."
         )
-    others = [place for place, name in enumerate(frame.header) if place not in taken and name.strip()]
+    others = [place for place, name in enumerate(frame.header) if place not in not_labels and name.strip()]
     known = {match_key(name) for role in ("patient_id", "split", "view") for name in names[role]}
     if len(others) != 1 or match_key(frame.header[others[0]]) in known:
         return None
@@ -331,6 +332,13 @@ def _label_column(frame: Frame, names: Columns, taken: set[int], options: DataOp
     if options.wants_findings and finding_columns({others[0]: column}, fewest=1):
         return None
     return others[0] if _repeats(column) or are_regions(column) else None
+
+
+def _columns_of_chosen_findings(frame: Frame, options: DataOptions) -> set[int]:
+    """Return the positions of the columns that the user chose as findings, such as a finding that is called "label"."""
+    chosen = set(map(fold_name, options.findings or ()))
+    named = {place: frame.columns[place] for place, name in enumerate(frame.header) if fold_name(name) in chosen}
+    return set(finding_columns(named, fewest=1))
 
 
 def _repeats(column: Sequence[str]) -> bool:

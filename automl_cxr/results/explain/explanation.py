@@ -14,7 +14,7 @@ from automl_cxr.results.classifier import Classifier, LoadedClassifier
 from automl_cxr.results.explain.activation_maps import activations_explainer
 from automl_cxr.results.explain.gradcam_overlays import GRADCAM_BATCH_SIZE, gradcam_explainer
 from automl_cxr.results.explain.image_batches import BatchExplainer, OnProblem, OnProgress, read_batches
-from automl_cxr.results.explain.overlays import HeatmapOverlay, write_overlay
+from automl_cxr.results.explain.overlays import HeatmapOverlay, file_name_parts, write_overlay
 from automl_cxr.results.explain.shap_overlays import shap_explainer
 from automl_cxr.results.explain.shap_values import DEFAULT_EVALUATIONS, MIN_EVALUATIONS, TimeIsUpError, load_shap
 from automl_cxr.results.tables import safe_cells
@@ -187,9 +187,10 @@ def write_explanations(
     overlays = explain_each(
         classifier, images, options, labels=labels, explained=explained, on_progress=on_progress, on_problem=on_problem
     )
+    parts = file_name_parts(classifier.classes) if classifier.is_multilabel else {}
     rows = []
     for overlay in overlays:
-        file = write_overlay(overlay, folder, numbers[overlay.image])
+        file = write_overlay(overlay, folder, numbers[overlay.image], finding=parts.get(overlay.explained, ""))
         rows.append({"file": file.name, **{name: getattr(overlay, name) for name in INDEX_COLUMNS}})
     index = pd.DataFrame(rows, columns=["file", *INDEX_COLUMNS])
     safe_cells(index).to_csv(folder / _INDEX_FILE, index=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -119,20 +120,21 @@ def _tile(feature_map: np.ndarray) -> np.ndarray:
     return np.kron(grey, np.ones((times, times), np.uint8))
 
 
-def write_overlay(overlay: HeatmapOverlay, folder: Path, number: int) -> Path:
+def write_overlay(overlay: HeatmapOverlay, folder: Path, number: int, *, finding: str = "") -> Path:
     """Write a PNG file: a caption above, and the radiograph, the overlay and its parts side by side, each with its name.
 
     Args:
         overlay: The overlay.
         folder: Folder of the file.
         number: Number of the image, from 1; the prefix of the file name, so that names are unique.
+        finding: Entry of ``file_name_parts`` for the explained finding, because an image may have several; empty for classes.
 
     Raises:
         UsageError: The file cannot be written.
     """
     stem = f"{number:04d}_{_safe_name(Path(overlay.image).stem)}"
-    if overlay.threshold is not None and overlay.method != "activations":  # an image may have several explained findings
-        stem += f"_{_safe_name(overlay.explained)}"
+    if finding and overlay.method != "activations":
+        stem += f"_{finding}"
     name = f"{stem}_{_safe_name(overlay.detail)}" if overlay.method == "activations" else f"{stem}_{overlay.method}"
     path = folder / f"{name}.png"
     try:
@@ -140,6 +142,16 @@ def write_overlay(overlay: HeatmapOverlay, folder: Path, number: int) -> Path:
     except OSError as error:
         raise UsageError(f"Cannot write {path} ({error.strerror or error}). Choose another --out.") from error
     return path
+
+
+def file_name_parts(findings: Sequence[str]) -> dict[str, str]:
+    """Return a part of file names for each finding, distinct also on file systems that ignore case."""
+    parts = [_safe_name(name) for name in findings]
+    folded = Counter(part.casefold() for part in parts)
+    return {
+        name: part if folded[part.casefold()] == 1 else f"{part}-{number}"
+        for number, (name, part) in enumerate(zip(findings, parts, strict=True), start=1)
+    }
 
 
 def _safe_name(text: str) -> str:

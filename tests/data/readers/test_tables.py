@@ -144,6 +144,17 @@ def test_several_findings_are_outputs_or_one_label_is_chosen(root: Path) -> None
     assert counts(load_dataset(root, DataOptions(finding="a b"))) == {"a b": 6, "no a b": 6}
 
 
+def test_findings_with_names_of_other_columns_can_be_chosen(root: Path) -> None:
+    rows = [(path, n % 2, n // 2 % 2, n // 3 % 2) for n, path in enumerate(IMAGES)]
+    (root / "labels.csv").write_text(table([["path", "label", "image", "Edema, mild"], *rows]))
+    by_default = load_dataset(root, DataOptions(min_positives=1))
+    assert by_default.classes == ("0", "1"), "the column label contains the labels"
+    names = ("image", "label", "Edema, mild")
+    dataset = load_dataset(root, DataOptions(min_positives=1, findings=names))
+    assert (dataset.task, dataset.classes) == ("multilabel", names)
+    assert dataset.labels_of(list(dataset.table["image"])).tolist() == [[b, a, c] for path, a, b, c in sorted(rows)]
+
+
 @pytest.mark.parametrize(
     ("texts", "findings"),
     [

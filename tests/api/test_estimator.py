@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.metrics import accuracy_score
 from sklearn.model_selection import GroupKFold, cross_val_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -43,7 +44,6 @@ EXPECTED_FAILURES = dict.fromkeys(
         "check_classifiers_multilabel_output_format_predict",
         "check_classifiers_multilabel_output_format_predict_proba",
         "check_classifiers_multilabel_representation_invariance",
-        "check_classifiers_one_label",
         "check_classifiers_train",
         "check_dict_unchanged",
         "check_dont_overwrite_parameters",
@@ -55,7 +55,6 @@ EXPECTED_FAILURES = dict.fromkeys(
         "check_estimators_pickle",
         "check_f_contiguous_array_estimator",
         "check_fit2d_1feature",
-        "check_fit2d_1sample",
         "check_fit_check_is_fitted",
         "check_fit_idempotent",
         "check_fit_score_takes_y",
@@ -117,6 +116,15 @@ class TestFitting:
         assert list(fitted.classes_) == [0, 1]
         assert fitted.predict(pixels).tolist() == (probabilities >= fitted.thresholds_).astype(int).tolist()
         assert probabilities.sum(axis=1) != pytest.approx(1)
+        known, weights = np.nan_to_num(findings).astype(int), np.arange(24) + 1
+        expected = accuracy_score(known, fitted.predict(pixels), sample_weight=weights)
+        assert fitted.score(pixels, known, sample_weight=weights) == pytest.approx(expected)
+        of_labels = fitted.predict(pixels).astype(float)
+        of_labels[0] = 1 - of_labels[0]
+        of_labels[1, 0], of_labels[2] = np.nan, -1
+        assert fitted.score(pixels, of_labels) == pytest.approx(22 / 23), "image 0 is wrong, and image 2 has no label"
+        with pytest.raises(DataError, match="each of 2 findings; received 3"):
+            fitted.score(pixels, np.zeros((24, 3)))
 
     def test_all_images_are_used_for_training_and_validation(self, fitted):
         split = fitted.study_._store.split

@@ -169,6 +169,36 @@ class AutoChestXrayClassifier(ClassifierMixin, BaseEstimator):
         exact = probabilities.astype(np.float64)
         return exact if self.classifier_.is_multilabel else exact / exact.sum(axis=1, keepdims=True)
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:  # noqa: N803 - scikit-learn's name
+        """Return the share of the images that are predicted correctly.
+
+        Of several findings, an image is predicted correctly if the decisions on all findings whose label is known are correct;
+        images without a known label are not used. If all labels are known, this is scikit-learn's subset accuracy.
+
+        Args:
+            X: Images, as in ``fit``.
+            y: Their classes or labels, as in ``fit``.
+            sample_weight: Weight of each image, (n,).
+
+        Raises:
+            DataError: The images or labels are unusable.
+        """
+        check_is_fitted(self, "classifier_")
+        if not self.classifier_.is_multilabel:
+            return float(super().score(X, y, sample_weight))
+        labels = _read_findings(y).table
+        check_consistent_length(read_images(X, self.image_column), labels, sample_weight)
+        if labels.shape[1] != len(self.classes_):
+            raise DataError(
+                f"Labels need a column for each of {len(self.classes_)} findings; received {labels.shape[1]}. Use those of fit."
+            )
+        is_known = labels.notna().to_numpy()
+        is_right = ((self.predict(X) == labels.fillna(ABSENT).to_numpy(np.int64)) | ~is_known).all(axis=1)
+        rows = is_known.any(axis=1)
+        if not rows.any():
+            raise DataError("A score needs a known label; received none. Pass labels that are 0 or 1.")
+        return float(np.average(is_right[rows], weights=None if sample_weight is None else np.asarray(sample_weight)[rows]))
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array = False

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.metrics import accuracy_score
 from sklearn.model_selection import GroupKFold, cross_val_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -115,6 +116,15 @@ class TestFitting:
         assert list(fitted.classes_) == [0, 1]
         assert fitted.predict(pixels).tolist() == (probabilities >= fitted.thresholds_).astype(int).tolist()
         assert probabilities.sum(axis=1) != pytest.approx(1)
+        known, weights = np.nan_to_num(findings).astype(int), np.arange(24) + 1
+        expected = accuracy_score(known, fitted.predict(pixels), sample_weight=weights)
+        assert fitted.score(pixels, known, sample_weight=weights) == pytest.approx(expected)
+        of_labels = fitted.predict(pixels).astype(float)
+        of_labels[0] = 1 - of_labels[0]
+        of_labels[1, 0], of_labels[2] = np.nan, -1
+        assert fitted.score(pixels, of_labels) == pytest.approx(22 / 23), "image 0 is wrong, and image 2 has no label"
+        with pytest.raises(DataError, match="each of 2 findings; received 3"):
+            fitted.score(pixels, np.zeros((24, 3)))
 
     def test_all_images_are_used_for_training_and_validation(self, fitted):
         split = fitted.study_._store.split

@@ -28,6 +28,8 @@ _MAX_OPEN_ARRAYS = 4
 _BLOCK_BYTES = 2**26  # bytes of an array that are read at once
 _OVERSHOOT = 0.05  # interpolated floats may exceed their scale by this fraction
 _MIN_MAXIMUM = 2  # floats with a smaller maximum are not taken as grey levels 0..255, which would look black
+# Python 3.11 may fail to parse a header while another thread parses one ("AST constructor recursion depth mismatch").
+_HEADER_LOCK = threading.Lock()
 _RANGE_LOCK = threading.Lock()  # without it every decoding thread would read the whole array
 
 
@@ -65,7 +67,8 @@ def _map_images(file: str, *_status: int) -> np.ndarray:
         if opened.read(len(_MAGIC)) != _MAGIC:
             raise UnreadableImageError("not a NumPy array file")
     try:
-        images: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
+        with _HEADER_LOCK:
+            images: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
     except OSError:
         raise
     except Exception as error:  # NumPy raises many types of exceptions for a broken header
@@ -153,7 +156,8 @@ def decode_array(content: bytes, max_pixels: int) -> np.ndarray:
     opened = io.BytesIO(content)
     is_first_version = np.lib.format.read_magic(opened) == (1, 0)
     read_header = np.lib.format.read_array_header_1_0 if is_first_version else np.lib.format.read_array_header_2_0
-    shape, is_fortran, dtype = read_header(opened)
+    with _HEADER_LOCK:
+        shape, is_fortran, dtype = read_header(opened)
     _check_numbers(dtype)
     if len(shape) < 2 or shape[2:] not in ((), (1,), (3,)):
         raise UnreadableImageError(f"an array of shape {shape}, not one image; name a row of it, such as images.npy#0")

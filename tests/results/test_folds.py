@@ -99,6 +99,7 @@ def test_a_trial_stopped_at_a_fold_is_replayed_up_to_this_fold(folded, tmp_path)
         rungs=(),
         objectives=("macro_f1",),
         normal_class=None,
+        classes=store.spec.classes,
         folds=2,
     )
     reports = list(objective(Proposal(1, {}, epochs=1)))

@@ -48,7 +48,7 @@ def test_a_study_of_findings_is_prepared_and_continued(prepare: Prepare, finding
     assert dataset.classes == spec.classes
     assert dataset.labels_of(split.train.images).tolist() == np.asarray(split.train.labels).tolist()
     assert not set(split.train.patients) & set(split.valid.patients)
-    assert any("'Hernia' (1 patients with it" in note for note in prepared.notes)
+    assert any("'Hernia' (patients with it: 1" in note for note in prepared.notes)
     audit = load_audit(prepared.store)
     assert audit is not None
     assert audit.is_multilabel

@@ -33,6 +33,7 @@ def task(prepared, folder, **values):
         images=prepared.images,
         split=prepared.store.folder / "split.json",
         folder=folder,
+        classes=prepared.store.spec.classes,
     )
 
 

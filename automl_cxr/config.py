@@ -59,7 +59,7 @@ EFFECTS: Mapping[str, str] = {
 DEFAULTS_OF_TASK: Mapping[str, Mapping[str, Any]] = {MULTICLASS: {}, MULTILABEL: {"imbalance": "none"}}
 """Hyperparameters that studies of a task set if neither the space nor the user sets them.
 
-On 810 radiographs of NIH ChestX-ray14, six probes with class weights had the same mean AUC as without them for the findings with
+On 810 radiographs of NIH ChestX-ray14, six probes with class weights had the same mean AUC as without for the findings with
 20 or more positives (differences of -0.001 to 0.003). Of all 13 findings it was higher by 0.004 to 0.015, less than its error.
 The calibration error was 0.25 instead of 0.02, because most findings are rare.
 """

@@ -169,7 +169,9 @@ def _call_nested_model(
     inputs = {key: keras.Input(shift.shape[1:], dtype=shift.dtype) for key, shift in shifts.items()}
     inner_output, inner_maps = _replay_with_shifts(network, pixels, inputs)
     outputs = [inner_output, *(inner_maps[key] for key in inputs)]
-    output, *maps = keras.Model([pixels, *inputs.values()], outputs, name=network.name)([x, *shifts.values()])
+    # Another name than that of the network, which is in the model as well if it is called for a mirror image.
+    shifted = keras.Model([pixels, *inputs.values()], outputs, name=f"{network.name}_shifted")
+    output, *maps = shifted([x, *shifts.values()])
     return output, dict(zip(inputs, maps, strict=True))
 
 

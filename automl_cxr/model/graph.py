@@ -9,7 +9,7 @@ import keras
 from keras import layers
 
 from automl_cxr.errors import ImpossibleModelError
-from automl_cxr.model.keras_private import call_arguments, call_inputs, call_output, producer
+from automl_cxr.model.keras_private import call_arguments, call_inputs, call_output, n_calls, producer
 
 
 def _call(operation: keras.Operation, *args: Any, **kwargs: Any) -> keras.KerasTensor:
@@ -29,7 +29,8 @@ def replay(
         network: A functional model with one output.
         given: New tensors by the ``id`` of the tensors of the network that they replace. Layers that only lead to these
             tensors are skipped.
-        call: Runs one layer: takes the layer and its arguments, returns its output. By default it calls the layer.
+        call: Runs one layer: takes the layer and its arguments, returns its output. By default it calls the layer. Other calls
+            of a layer that the network contains several times, such as a backbone for the mirror image, are made without it.
 
     Returns:
         The output of the network.
@@ -44,7 +45,28 @@ def replay(
         ):
             args, kwargs = call_arguments(operation, known)
             known[output] = call(operation, *args, **kwargs)
+    while id(network.outputs[0]) not in known:
+        _run_further_calls(network, known, call)
     return known[id(network.outputs[0])]
+
+
+def _run_further_calls(
+    network: keras.Model, known: dict[int, keras.KerasTensor], call: Callable[..., keras.KerasTensor]
+) -> None:
+    """Make the calls whose inputs are known and whose outputs are not.
+
+    Raises:
+        ValueError: There is no such call, so that the output of the network does not depend on the given tensors only.
+    """
+    n_known = len(known)
+    for operation in network.operations:
+        for number in range(0 if isinstance(operation, layers.InputLayer) else n_calls(operation)):
+            output = id(call_output(operation, number))
+            if output not in known and all(id(source) in known for source in call_inputs(operation, number)):
+                args, kwargs = call_arguments(operation, known, number)
+                known[output] = operation(*args, **kwargs) if number else call(operation, *args, **kwargs)
+    if len(known) == n_known:
+        raise ValueError(f"The output of '{network.name}' must depend on the given tensors only; it needs others. Give them.")
 
 
 def inputs_of(operation: keras.Operation) -> Sequence[keras.KerasTensor]:

@@ -13,29 +13,35 @@ import keras
 from keras.src.utils.naming import reset_uids
 
 
-def call_inputs(operation: keras.Operation) -> Sequence[keras.KerasTensor]:
-    """Return the tensors that an operation took when it was first called.
+def n_calls(operation: keras.Operation) -> int:
+    """Return how often an operation was called.
 
     Keras records each call of a layer. The first record belongs to the network that the layer was made for.
     """
-    return operation._inbound_nodes[0].input_tensors
+    return len(operation._inbound_nodes)
 
 
-def call_output(operation: keras.Operation) -> keras.KerasTensor:
-    """Return the tensor that an operation returned when it was first called."""
-    return operation._inbound_nodes[0].output_tensors[0]
+def call_inputs(operation: keras.Operation, number: int = 0) -> Sequence[keras.KerasTensor]:
+    """Return the tensors that an operation took in one of its calls, by default the first."""
+    return operation._inbound_nodes[number].input_tensors
+
+
+def call_output(operation: keras.Operation, number: int = 0) -> keras.KerasTensor:
+    """Return the tensor that an operation returned in one of its calls, by default the first."""
+    return operation._inbound_nodes[number].output_tensors[0]
 
 
 def call_arguments(
-    operation: keras.Operation, values: Mapping[int, keras.KerasTensor]
+    operation: keras.Operation, values: Mapping[int, keras.KerasTensor], number: int = 0
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the positional and keyword arguments of an operation's first call, with other tensors.
+    """Return the positional and keyword arguments of a call of an operation, with other tensors.
 
     Args:
         operation: The operation.
-        values: The new tensor for each tensor of the first call, by its ``id``.
+        values: The new tensor for each tensor of the call, by its ``id``.
+        number: Number of the call, by default the first.
     """
-    return operation._inbound_nodes[0].arguments.fill_in(values)
+    return operation._inbound_nodes[number].arguments.fill_in(values)
 
 
 def constant_arguments(operation: keras.Operation) -> list[Any]:

@@ -208,7 +208,8 @@ def test_other_backends_compute_the_same_evidence(backend):
         assert evidence == pytest.approx(expected, rel=1e-3)
 
 
-def test_names_of_operations_of_a_loaded_network_do_not_collide(tmp_path):
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_names_of_operations_of_a_loaded_network_do_not_collide(tmp_path, mirrored):
     probe = TrialConfig(
         family="probe",
         image_size=48,
@@ -216,6 +217,7 @@ def test_names_of_operations_of_a_loaded_network_do_not_collide(tmp_path):
         probe_layers="squeezenet@2+squeezenet@4",
         probe_pooling="average+deviation",
         probe_kernel="rbf",
+        probe_mirrored=mirrored,
     )
     build_model(probe, 3, steps_per_epoch=1).save(tmp_path / "probe.keras")
     build_model(PLAIN, 3, steps_per_epoch=1)  # restarts the automatic names, as in a process that loads several networks

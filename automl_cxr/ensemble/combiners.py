@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from automl_cxr.ensemble.calibrated_base import CalibratedBase
 from automl_cxr.ensemble.combiner_protocol import Combiner
 from automl_cxr.ensemble.finding_combiners import CalibratedFindings, read_average_by_finding, read_stacking_by_finding
 from automl_cxr.ensemble.weighted_average import normalize_weights, weighted_average
@@ -85,29 +86,11 @@ class Stacking:
 
 
 @dataclass(frozen=True, eq=False)
-class CalibratedCombiner:
-    """A combiner followed by a temperature, which does not change which class is the most probable.
-
-    Attributes:
-        combiner: The combiner without temperature.
-        temperature: Divisor of the logits, above 0.
-    """
-
-    combiner: Combiner
-    temperature: float
-
-    @property
-    def shares(self) -> np.ndarray:
-        return self.combiner.shares
-
-    def shares_for(self, column: int) -> np.ndarray:
-        return self.combiner.shares_for(column)
+class CalibratedCombiner(CalibratedBase):
+    """A combiner followed by a temperature, which does not change which class is the most probable."""
 
     def combine(self, probabilities: np.ndarray) -> np.ndarray:
         return with_temperature(self.combiner.combine(probabilities), self.temperature)
-
-    def take(self, members: Sequence[int]) -> CalibratedCombiner:
-        return CalibratedCombiner(self.combiner.take(members), self.temperature)
 
     def to_record(self) -> dict[str, Any]:
         return {**self.combiner.to_record(), "temperature": self.temperature}

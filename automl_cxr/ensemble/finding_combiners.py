@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from automl_cxr.ensemble.combiner_protocol import Combiner
+from automl_cxr.ensemble.calibrated_base import CalibratedBase
 from automl_cxr.ensemble.weighted_average import normalize_weights
 from automl_cxr.errors import UsageError
 from automl_cxr.scoring.finding_calibration import logits, sigmoid, with_temperature
@@ -90,29 +90,11 @@ class FindingStacking:
 
 
 @dataclass(frozen=True, eq=False)
-class CalibratedFindings:
-    """A combiner followed by a temperature of the logits, which does not change the order of the images for any finding.
-
-    Attributes:
-        combiner: The combiner without temperature.
-        temperature: Divisor of the logits, above 0.
-    """
-
-    combiner: Combiner
-    temperature: float
-
-    @property
-    def shares(self) -> np.ndarray:
-        return self.combiner.shares
-
-    def shares_for(self, column: int) -> np.ndarray:
-        return self.combiner.shares_for(column)
+class CalibratedFindings(CalibratedBase):
+    """A combiner followed by a temperature of the logits, which does not change the order of the images for any finding."""
 
     def combine(self, probabilities: np.ndarray) -> np.ndarray:
         return with_temperature(self.combiner.combine(probabilities), self.temperature)
-
-    def take(self, members: Sequence[int]) -> CalibratedFindings:
-        return CalibratedFindings(self.combiner.take(members), self.temperature)
 
     def to_record(self) -> dict[str, Any]:
         return {**self.combiner.to_record(), "temperature": self.temperature, "link": "sigmoid"}

@@ -15,10 +15,8 @@ and 0 the best known one. An interval is a 95 % bootstrap interval over the data
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
-import math
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -26,29 +24,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from simulated_search import DEFAULT_METHODS, METHODS, compare_methods, summarise
 
-from automl_cxr.engine.inline_execution import run_inline
 from automl_cxr.engine.parameters import Float, Int
-from automl_cxr.engine.protocol import Decision, Facts, Pause, Proposal, Proposer, Report, TrialEnd
-from automl_cxr.engine.registry import build_proposer
 from automl_cxr.engine.space import Space
 
 EPOCHS = 52
-METHODS: Mapping[str, tuple[str, str]] = {
-    "random": ("random", "none"),
-    "random+asha": ("random", "asha"),
-    "tpe": ("tpe", "none"),
-    "tpe+asha": ("tpe", "asha"),
-    "tpe+hyperband": ("tpe", "hyperband"),
-    "tpe+median": ("tpe", "median"),
-    "kt-hyperband": ("kt-hyperband", "none"),
-    "gp": ("gp", "none"),  # needs automl-cxr[gp]
-}
 # The order of the surrogate's inputs, and of the outputs that are used here.
 _INPUTS = ("batch_size", "learning_rate", "momentum", "weight_decay", "num_layers", "max_units", "max_dropout")
 _SECONDS, _ACCURACY = 0, 1
 _N_REFERENCE = 2000  # random configurations that define the best and the median accuracy of a data set
-_CHECKPOINTS = (0.125, 0.25, 0.5, 1.0)  # shares of the budget at which the regret is printed
 
 
 class Surrogate:
@@ -58,6 +43,8 @@ class Surrogate:
         folder: Folder of the surrogate's files.
         task: OpenML id of the data set.
     """
+
+    epochs = EPOCHS
 
     def __init__(self, folder: Path, task: str) -> None:
         import onnxruntime
@@ -87,103 +74,14 @@ def load_space(folder: Path) -> tuple[Space, list[str]]:
     return Space("lcbench", {}, tuple(parameters)), list(rows["OpenML_task_id"]["choices"])
 
 
-@dataclasses.dataclass
-class Replay:
-    """An objective that reports a learning curve, and advances a simulated clock.
-
-    Attributes:
-        surrogate: The learning curves.
-        seconds: Training time of all trials so far.
-        incumbents: Seconds and best accuracy of COMPLETE trials, at each improvement.
-    """
-
-    surrogate: Surrogate
-    seconds: float = 0.0
-    incumbents: list[tuple[float, float]] = dataclasses.field(default_factory=list)
-    _reached: dict[int, int] = dataclasses.field(default_factory=dict)
-
-    def __call__(self, proposal: Proposal) -> Generator[Report, None, Facts]:
-        accuracies, seconds = self.surrogate.curve(proposal.values)
-        first = 0 if proposal.parent is None else self._reached[proposal.parent]
-        last = proposal.epochs or EPOCHS
-        self._reached[proposal.number] = last
-        for epoch in range(first, last):
-            self.seconds += float(seconds[epoch] - (seconds[epoch - 1] if epoch else 0.0))
-            yield Report(epoch + 1, float(accuracies[epoch]))
-        best = float(accuracies[:last].max())
-        if last == EPOCHS and best > max((accuracy for _, accuracy in self.incumbents), default=-math.inf):
-            self.incumbents.append((self.seconds, best))
-        return {"score": best}
-
-    def best_until(self, seconds: float) -> float:
-        """Return the best accuracy of the COMPLETE trials at a time; -inf if there is none."""
-        return max((accuracy for when, accuracy in self.incumbents if when <= seconds), default=-math.inf)
-
-
-@dataclasses.dataclass
-class WithinTime:
-    """A proposer that ends when the simulated clock has reached the budget. A running trial is stopped."""
-
-    proposer: Proposer
-    replay: Replay
-    budget: float
-
-    def propose(self) -> Proposal | Pause:
-        return Pause.OVER if self.replay.seconds >= self.budget else self.proposer.propose()
-
-    def observe(self, number: int, report: Report) -> Decision:
-        decision = self.proposer.observe(number, report)
-        return Decision.STOP if self.replay.seconds >= self.budget else decision
-
-    def finish(self, number: int, ending: TrialEnd) -> None:
-        self.proposer.finish(number, ending)
-
-
-def replay_search(method: str, surrogate: Surrogate, space: Space, *, budget: float, seed: int) -> Replay:
-    """Run a search on the simulated clock."""
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    sampler, pruner = METHODS[method]
-    study = optuna.create_study(direction="maximize")
-    proposer = build_proposer(study, space, sampler=sampler, pruner=pruner, epochs=EPOCHS, seed=seed)
-    replay = Replay(surrogate)
-    run_inline(replay, WithinTime(proposer, replay, budget))
-    return replay
-
-
-def run_task(task: str, *, folder: Path, methods: list[str], seeds: int, full_trials: float) -> list[dict[str, Any]]:
+def run_task(task: str, *, folder: Path, methods: Sequence[str], seeds: int, full_trials: float) -> list[dict[str, Any]]:
     """Return one row for each method, seed and share of the budget on one data set."""
     surrogate, (space, _) = Surrogate(folder, task), load_space(folder)
     rng = np.random.default_rng(0)
-    curves = [surrogate.curve(space.sample(rng)) for _ in range(_N_REFERENCE)]
-    reference = np.array([accuracies.max() for accuracies, _ in curves])
-    budget = full_trials * float(np.median([seconds[-1] for _, seconds in curves]))
-    rows = [
-        {"task": task, "method": method, "seed": seed, "share": share, "accuracy": replay.best_until(share * budget)}
-        for method in methods
-        for seed in range(seeds)
-        for replay in [replay_search(method, surrogate, space, budget=budget, seed=seed)]
-        for share in _CHECKPOINTS
-    ]
-    best = max(reference.max(), *(row["accuracy"] for row in rows))
-    median = float(np.median(reference))
-    # Before the first COMPLETE trial, the regret is that of the median random configuration.
-    return [{**row, "regret": min(1.0, (best - row["accuracy"]) / (best - median))} for row in rows]
-
-
-def summarise(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean regret of each method at each share of the budget, with a 95 % interval over the data sets."""
-    rng = np.random.default_rng(0)
-
-    def describe(regrets: pd.Series) -> str:
-        means = regrets.groupby(level="task").mean().to_numpy()
-        resampled = rng.choice(means, (2000, len(means))).mean(axis=1)
-        low, high = np.percentile(resampled, [2.5, 97.5])
-        return f"{means.mean():.3f} ({low:.3f} to {high:.3f})"
-
-    indexed = rows.set_index("task")
-    return indexed.groupby(["method", "share"])["regret"].apply(describe).unstack("share")
+    reference = [surrogate.curve(space.sample(rng)) for _ in range(_N_REFERENCE)]
+    return compare_methods(
+        task, surrogate, space, methods=methods, seeds=range(seeds), full_trials=full_trials, reference=reference
+    )
 
 
 def main() -> None:
@@ -192,7 +90,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=34, help="number of data sets")
     parser.add_argument("--seeds", type=int, default=10, help="searches of each method on each data set")
     parser.add_argument("--budget", type=float, default=20.0, help="budget, in full trials of median time")
-    parser.add_argument("--methods", nargs="*", choices=list(METHODS), default=[name for name in METHODS if name != "gp"])
+    parser.add_argument("--methods", nargs="*", choices=list(METHODS), default=DEFAULT_METHODS)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, help="CSV file of the rows")
     arguments = parser.parse_args()
@@ -210,7 +108,7 @@ def main() -> None:
             rows += of_task
             if arguments.out:
                 pd.DataFrame(rows).to_csv(arguments.out, index=False)
-    print(summarise(pd.DataFrame(rows)).to_string())
+    print(summarise(pd.DataFrame(rows), unit="task").to_string())
 
 
 if __name__ == "__main__":

@@ -74,14 +74,15 @@ class Placement:
     """The resources of each trial, and the number of trials at once.
 
     Attributes:
-        concurrency: Number of trials at once in the whole cluster.
+        concurrency: Maximum number of trials at once in the whole cluster; None if only the resources of its machines limit
+            it, including those that join later.
         cpus: CPU cores per trial.
         gpus: GPUs per trial.
         memory: Bytes of host memory above which a trial is stopped; None divides the memory of a node, see ``memory_on``.
         reserved_memory: Bytes of host memory that Ray reserves for each trial. They limit the number of trials on a node.
     """
 
-    concurrency: int
+    concurrency: int | None
     cpus: float
     gpus: float
     memory: int | None = None
@@ -105,10 +106,11 @@ class Placement:
         """
         if self.memory is not None or math.isinf(node.memory):
             return self.memory
-        return int((node.memory + node.store) / max(1, min(self.n_trials_on(node), self.concurrency)))
+        n_trials = min(self.n_trials_on(node), self.concurrency or math.inf)
+        return int((node.memory + node.store) / max(1, n_trials))
 
 
-def place(resources: RayResources, nodes: Sequence[Node]) -> Placement:
+def place(resources: RayResources, nodes: Sequence[Node], *, may_grow: bool = False) -> Placement:
     """Divide a cluster among trials: one GPU per trial if there are GPUs, otherwise one core per trial, within the memory.
 
     A trial runs on one node. Nodes that cannot run a trial, such as a head without a GPU, have no effect.
@@ -116,6 +118,8 @@ def place(resources: RayResources, nodes: Sequence[Node]) -> Placement:
     Args:
         resources: The user's settings.
         nodes: The machines of the cluster.
+        may_grow: Whether machines may join the cluster. Then the number of trials at once has a limit only if
+            ``resources.concurrency`` sets one.
 
     Raises:
         UsageError: A trial needs more than any machine has.
@@ -136,8 +140,9 @@ def place(resources: RayResources, nodes: Sequence[Node]) -> Placement:
         reserved = min(_BYTES_PER_TRIAL, max(node.memory for node in usable))
         smallest = dataclasses.replace(smallest, reserved_memory=int(reserved))
     capacity = sum(map(smallest.n_trials_on, usable))
-    placement = dataclasses.replace(smallest, concurrency=resources.concurrency or capacity)
-    return placement if resources.cpus_per_trial else _with_all_cpus(placement, usable, min(placement.concurrency, capacity))
+    limit = resources.concurrency or (None if may_grow else capacity)
+    placement = dataclasses.replace(smallest, concurrency=limit)
+    return placement if resources.cpus_per_trial else _with_all_cpus(placement, usable, min(limit or capacity, capacity))
 
 
 def _with_all_cpus(placement: Placement, nodes: Sequence[Node], n_trials: int) -> Placement:

@@ -69,10 +69,11 @@ def run_with_ray(
         Exception: An error of the proposer.
     """
     started_here = not ray.is_initialized()
+    address = resources.address or os.environ.get("RAY_ADDRESS") or _LOCAL
     try:
         if started_here:
-            _start_ray(resources.address)
-        placement = place(resources, _nodes())
+            _start_ray(address, "--address" if resources.address else "the environment variable RAY_ADDRESS")
+        placement = place(resources, _nodes(), may_grow=not started_here or address != _LOCAL)
         bridge = _ProposerBridge(proposer, TrialBatcher(objective, proposer, limit=batch_trials))
         # Ray needs a folder for its own record of the run, which is deleted: the study contains all results.
         with tempfile.TemporaryDirectory(prefix="automl-cxr-ray-", ignore_cleanup_errors=True) as scratch:
@@ -93,17 +94,16 @@ def _this_node() -> Node:
     return next(Node.from_ray(node["Resources"]) for node in ray.nodes() if node["NodeID"] == node_id)
 
 
-def _start_ray(address: str | None) -> None:
+def _start_ray(address: str, source: str) -> None:
     """Connect to a cluster, or start Ray on this machine.
 
     Args:
-        address: Address of the cluster; "local" starts Ray here. None means $RAY_ADDRESS.
+        address: Address of the cluster; "local" starts Ray here.
+        source: Where the address is from, for messages.
 
     Raises:
         UsageError: No cluster responds, or Ray cannot be started.
     """
-    source = "--address" if address else "the environment variable RAY_ADDRESS"
-    address = address or os.environ.get("RAY_ADDRESS") or _LOCAL
     # Errors are recorded on their trials; Ray would print its stack traces in addition.
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     if address != _LOCAL:
@@ -229,6 +229,8 @@ def _tune(
             search_alg=bridge.searcher,
             scheduler=bridge.scheduler,
             num_samples=-1,  # the searcher ends the run
+            # Without a limit, one trial waits for resources, which requests machines from an autoscaler. An actor that becomes
+            # free runs it before a new one is started.
             max_concurrent_trials=placement.concurrency,
             reuse_actors=True,
         ),

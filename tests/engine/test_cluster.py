@@ -116,13 +116,14 @@ def test_trials_of_a_lost_node_fail_and_can_be_repeated(cluster, tmp_path):
 
 
 def run_with_others(proposal, folder, n_trials):
-    """Report the resources of this process once as many trials as given have begun."""
+    """Report twice, the second time once as many trials as given have begun."""
+    yield Report(1, 0.5)
     (folder / f"{proposal.number}.begun").touch()
     deadline = time.monotonic() + 60
     while len(list(folder.glob("*.begun"))) < n_trials and time.monotonic() < deadline:
         time.sleep(0.05)
     facts = {"memory": os.environ["AUTOML_CXR_MEMORY_LIMIT"], "gpu": os.environ["CUDA_VISIBLE_DEVICES"]}
-    yield Report(1, 0.5, facts=facts)
+    yield Report(2, 0.5, facts=facts)
     return {"at_once": len(list(folder.glob("*.begun")))}
 
 
@@ -142,6 +143,33 @@ def test_trials_on_gpus_share_the_memory_of_the_machines_with_gpus(tmp_path):
     assert min(endings[-1].facts["at_once"] for endings in proposer.endings.values()) == 4
     assert {facts["memory"] for facts in proposer.facts.values()} == {str((memory + STORE) // 4)}
     assert {facts["gpu"] for facts in proposer.facts.values()} == {"0", "1"}
+
+
+@pytest.mark.long
+def test_a_search_uses_machines_that_join_it(cluster, tmp_path):
+    cluster.add_node(num_cpus=1, object_store_memory=STORE)
+    joined = []
+
+    def add_node(number, report):
+        if not joined:
+            joined.append(cluster.add_node(num_cpus=2, object_store_memory=STORE))
+
+    proposer = RepeatingProposer(3, on_report=add_node)
+    run_with_ray(
+        partial(run_with_others, folder=tmp_path, n_trials=3),
+        proposer,
+        resources=RayResources(address=cluster.address, cpus_per_trial=1),
+    )
+    assert {endings[-1].facts["at_once"] for endings in proposer.endings.values()} == {3}
+
+
+@pytest.mark.long
+def test_trials_of_a_cluster_reuse_worker_processes(cluster, tmp_path):
+    (tmp_path / "lost").touch()
+    cluster.add_node(num_cpus=1, object_store_memory=STORE)
+    proposer = RepeatingProposer(4)
+    run_with_ray(partial(run_on_lost_node, folder=tmp_path), proposer, resources=RayResources(address=cluster.address))
+    assert len({facts["pid"] for facts in proposer.facts.values()}) == 1
 
 
 @dataclasses.dataclass(frozen=True)

@@ -58,6 +58,10 @@ def test_each_machine_divides_its_own_memory():
     assert placement.memory_on(large) == 8 * GIB
     assert place(RayResources(concurrency=1), [small, large]).memory_on(large) == 64 * GIB
     assert place(RayResources(memory_per_trial=5), [small, large]).memory_on(small) == 5
+    growing = place(RayResources(), [small], may_grow=True)
+    assert growing.concurrency is None
+    assert growing.memory_on(large) == 16 * GIB  # a machine that joins divides its memory among its own trials
+    assert place(RayResources(concurrency=2), [small], may_grow=True).concurrency == 2
     assert Placement(concurrency=1, cpus=1, gpus=0).memory_on(Node(cpus=1)) is None
 
 

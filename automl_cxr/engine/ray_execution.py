@@ -21,6 +21,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from typing import Any
 
+from automl_cxr.engine.ray_token import has_ray_token
+
 # Ray waits this long for its first server to start. On a busy machine its default of 30 seconds is too short.
 os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "120")
 # Ray reads these variables at import. Its loggers would write files with results that the study contains already.
@@ -28,6 +30,10 @@ os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the other output ignores verbose=0
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # the command line handles Ctrl-C
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+# `ray start --head` requires a token if there is one on its machine, but a client does not send it unless told to. A cluster
+# without authentication accepts clients with a token.
+if has_ray_token():
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 import ray
 from ray import tune
@@ -183,7 +189,8 @@ def _check_reachable(address: str, source: str) -> None:
 def _no_cluster(address: str, source: str, error: Exception) -> UsageError:
     """Return the error for a cluster that does not respond. The user may not know of an address in the environment."""
     return UsageError(
-        f"No Ray cluster responds at {address}, the value of {source} ({_first_line(error)}). Correct the address, or use "
+        f"No Ray cluster responds at {address}, the value of {source} ({_first_line(error)}). Correct the address, copy the "
+        "token of the cluster to this machine (`ray get-auth-token` prints it; the file is ~/.ray/auth_token), or use "
         "--address local, which starts Ray on this machine."
     )
 

@@ -2,10 +2,12 @@
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from functools import partial
@@ -249,3 +251,45 @@ def test_a_search_without_an_address_does_not_join_a_running_cluster(cluster, tm
         Path(ray._private.utils.get_ray_address_file(None)).unlink(missing_ok=True)
     assert addresses
     assert cluster.address not in addresses
+
+
+CONNECTING = """
+import sys
+from automl_cxr.engine.placement import RayResources
+from automl_cxr.engine.protocol import Pause
+from automl_cxr.engine.ray_execution import run_with_ray
+
+class NoTrials:
+    def propose(self):
+        return Pause.OVER
+
+run_with_ray(len, NoTrials(), resources=RayResources(address=sys.argv[1]))
+print("connected")
+"""
+
+
+@pytest.mark.long
+def test_a_search_sends_the_token_that_the_cluster_requires(tmp_path):
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("0" * 64)
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"} | {"HOME": str(tmp_path)}
+    ray_command = str(Path(sys.executable).with_name("ray"))
+    start = [ray_command, "start", "--head", "--port=0", "--num-cpus=1", "--include-dashboard=false", "--block"]
+    with (
+        tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as short,  # sockets need a short path
+        subprocess.Popen(
+            [*start, f"--object-store-memory={STORE}", f"--temp-dir={short}"],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as head,
+    ):
+        try:
+            (line,) = itertools.islice((line for line in head.stdout if "ray start --address=" in line), 1)
+            address = line.split("--address=")[1].strip().strip("'")
+            command = [sys.executable, "-c", CONNECTING, address]
+            connected = subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=60)
+        finally:
+            head.terminate()
+    assert connected.stdout == "connected\n", connected.stderr

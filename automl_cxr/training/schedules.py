@@ -15,7 +15,7 @@ from automl_cxr.config import TrialConfig
 _LEAST_IMPROVEMENT = 0.001
 _LOWEST_SHARE = 1e-3
 _RATED_BATCH_SIZE = 32  # the batch size for which scaled learning rates are meant
-_RATE_FACTORS: Mapping[str, float] = {"adam": 1.0, "adamw": 1.0, "rmsprop": 0.3, "sgd": 10.0, "adadelta": 300.0}
+_RATE_FACTORS: Mapping[str, float] = {"adam": 1.0, "adamw": 1.0, "rmsprop": 1.0, "sgd": 10.0, "adadelta": 300.0}
 
 
 @dataclass(frozen=True, kw_only=True)

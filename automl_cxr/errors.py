@@ -52,13 +52,14 @@ class UnknownNameError(UsageError):
         kind: Kind of the name, such as "metric".
         received: The name that does not exist.
         known: The existing names.
+        hint: A sentence about a likely mistake.
     """
 
-    def __init__(self, kind: str, received: str, known: Iterable[str]) -> None:
+    def __init__(self, kind: str, received: str, known: Iterable[str], *, hint: str = "") -> None:
         known = sorted(known)
         nearest = difflib.get_close_matches(received, known, n=1, cutoff=0.5)
         remedy = f"Did you mean '{nearest[0]}'?" if nearest else f"Known: {', '.join(known) or 'none'}."
-        super().__init__(f"Unknown {kind} '{received}'. {remedy}")
+        super().__init__(" ".join(filter(None, (f"Unknown {kind} '{received}'.", remedy, hint))))
 
 
 class SpaceError(UsageError):

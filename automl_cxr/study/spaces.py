@@ -24,8 +24,14 @@ def shipped(folder: str) -> dict[str, Path]:
     return {path.stem: path for path in sorted(files)}
 
 
-def find_shipped(folder: str, kind: str, name: str) -> Path:
+def find_shipped(folder: str, kind: str, name: str, *, hint: str = "") -> Path:
     """Find a shipped TOML file by its name, or a user's file by its path.
+
+    Args:
+        folder: Folder of the shipped files.
+        kind: Kind of the file, for messages.
+        name: The name or the path.
+        hint: A sentence about a likely mistake, for the message about an unknown name.
 
     Raises:
         UnknownNameError: It is neither.
@@ -35,7 +41,7 @@ def find_shipped(folder: str, kind: str, name: str) -> Path:
     if name in known:
         return known[name]
     if not name.endswith(".toml"):
-        raise UnknownNameError(kind, name, known)
+        raise UnknownNameError(kind, name, known, hint=hint)
     if not Path(name).is_file():
         raise UsageError(f"A {kind} must be a shipped name ({', '.join(known)}) or an existing TOML file; received {name}.")
     return Path(name)

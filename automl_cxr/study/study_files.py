@@ -47,7 +47,7 @@ def find_study_file(name: str) -> Path:
         UnknownNameError: There is no shipped study file of this name.
         UsageError: There is no file at this path.
     """
-    return find_shipped("studies", "study file", name)
+    return find_shipped("studies", "study file", name, hint="--study reads options from a file; --name names the study.")
 
 
 def read_study_file(path: Path) -> StudyFile:

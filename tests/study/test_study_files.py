@@ -54,3 +54,8 @@ def test_a_reference_with_invalid_values_is_refused(tmp_path, text):
     path.write_text(text)
     with pytest.raises(UsageError, match="reference of the study file"):
         read_study_file(path)
+
+
+def test_the_name_of_a_study_is_not_a_study_file():
+    with pytest.raises(UnknownNameError, match="--name names the study"):
+        load_study_options("covid")

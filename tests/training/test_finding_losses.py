@@ -94,7 +94,7 @@ def test_cross_entropy_has_a_gradient_where_the_probability_is_rounded_to_0():
 
 def test_a_loss_that_needs_findings_is_refused_for_classes():
     with pytest.raises(ImpossibleModelError, match="loss=asymmetric needs several findings; received task=multiclass"):
-        TrialConfig(loss="asymmetric").refuse_conflicts()
+        TrialConfig(loss="asymmetric").refuse_conflicts(3)
     with pytest.raises(ImpossibleModelError, match=r"imbalance must be class_weights or none.*received oversample"):
-        TrialConfig(task="multilabel", imbalance="oversample").refuse_conflicts()
-    TrialConfig(task="multilabel", loss="asymmetric").refuse_conflicts()
+        TrialConfig(task="multilabel", imbalance="oversample").refuse_conflicts(3)
+    TrialConfig(task="multilabel", loss="asymmetric").refuse_conflicts(3)

@@ -26,7 +26,6 @@ from automl_cxr.study.spec import TRIAL_SETTINGS, StudySpec, resolve_path
 from automl_cxr.tasks import MULTILABEL
 
 DEFAULT_SPACE = AUTO_SPACE = "auto"
-DEFAULT_MULTILABEL_OBJECTIVES = ("macro_auc",)
 _WEIGHTS = ("weights", "second_weights")
 
 
@@ -92,14 +91,19 @@ def settle_task(settings: Mapping[str, Any], options: SearchOptions, existing: S
         UsageError: A normal class is chosen for several findings, which have none.
     """
     is_default = options.objective is None and existing is None
-    if task == MULTILABEL and is_default:
-        settings = {**settings, "objectives": check_objectives(DEFAULT_MULTILABEL_OBJECTIVES)}
+    if is_default:
+        settings = {**settings, "objectives": default_objectives(task)}
     if task == MULTILABEL and options.normal_class is not None:
         raise UsageError(
             f"--normal-class applies to images with one class each; received '{options.normal_class}' with several findings. "
             "Omit it: an image without any finding is normal."
         )
     return {**settings, "task": task}
+
+
+def default_objectives(task: str) -> tuple[str, ...]:
+    """Return the objectives of a study of a task for which none were chosen."""
+    return ("macro_auc",) if task == MULTILABEL else ("macro_f1",)
 
 
 def _resolve(given: Any, existing: StudySpec | None, setting: str, default: Any) -> Any:

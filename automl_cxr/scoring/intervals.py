@@ -236,10 +236,10 @@ def _corrected_interval(score: float, of_resamples: np.ndarray, left_out: np.nda
 def _reflected_interval(score: float, lowest: float, of_resamples: np.ndarray, level: float) -> Interval:
     """Compute the basic interval of a score that random errors make larger, lowered by the remaining bias and with the score.
 
-    The basic interval subtracts the bias of the resamples from the score. If the model is calibrated, the gap of a bin is random
-    with deviation s, its expected absolute value is proportional to s in the sample and to the square root of 2 times s in a
-    resample. The bias of the score is then 1 / (sqrt(2) - 1) = 1 + sqrt(2) times that of the resamples. The end on its side is
-    moved by the difference, which is small for a model whose errors are larger than random ones.
+    The basic interval subtracts the bias of the resamples from the score. If the model is calibrated, the gap of a bin is
+    random with deviation s; its expected absolute value is proportional to s in the sample and to the square root of 2 times s
+    in a resample. The bias of the score is then 1 / (sqrt(2) - 1) = 1 + sqrt(2) times that of the resamples. The end on its
+    side is moved by the difference, which is small for a model whose errors are larger than random ones.
     """
     defined = of_resamples[~np.isnan(of_resamples)]
     if np.isnan(score) or not defined.size:

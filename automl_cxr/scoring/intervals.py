@@ -144,7 +144,8 @@ def paired_differences(
 def differences_from(resampled: ResampledScores, number: int) -> ResampledScores:
     """Subtract every model's scores from those of one model."""
     parts = (resampled.scores, resampled.of_resamples, resampled.left_out)
-    return ResampledScores(*(part[number] - part for part in parts), resampled.is_raised_by_noise)
+    scores, of_resamples, left_out = (part[number] - part for part in parts)
+    return ResampledScores(scores, of_resamples, left_out, resampled.is_raised_by_noise)
 
 
 def intervals_of(resampled: ResampledScores, *, level: float = 0.95) -> list[Interval]:

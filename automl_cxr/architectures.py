@@ -27,12 +27,14 @@ class Family:
         n_branches: Number of convolutional parts that may be pretrained: 0, 1 (``backbone``, ``cut``, ``weights``) or 2 (also
             ``second_backbone``, ``second_cut``, ``second_weights``).
         has_gradient_steps: Whether training takes gradient steps in epochs. Otherwise the head is fitted at once.
+        smallest_image: Height and width in pixels of the smallest square input, after it is averaged down and resized.
     """
 
     name: str
     builder: str
     n_branches: int = 0
     has_gradient_steps: bool = True
+    smallest_image: int = 1
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,8 @@ _DENSENET121_SPLICE_POINTS = (
 )
 _FAMILIES = (
     Family(name="scratch", builder="automl_cxr.model.scratch:build_scratch"),
-    Family(name="fused", builder="automl_cxr.model.fused:build_fused"),
+    # An 11x11 convolution with stride 4 and three 3x3 pools with stride 2 leave one of 67 pixels.
+    Family(name="fused", builder="automl_cxr.model.fused:build_fused", smallest_image=67),
     Family(name="transfer", builder="automl_cxr.model.transfer:build_transfer", n_branches=1),
     Family(name="concat", builder="automl_cxr.model.two_branch:build_concat", n_branches=2),
     Family(name="probe", builder="automl_cxr.model.probe:build_probe", has_gradient_steps=False),

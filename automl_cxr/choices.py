@@ -16,7 +16,20 @@ PRUNER_NAMES = ("asha", "hyperband", "median", "none")
 FOLD_PRUNER_NAMES = ("wilcoxon", "median", "none")
 FIDELITY_NAMES = ("epochs", "image_size")
 LAYOUT_NAMES = (
-    *("names", "chexpert", "mimic", "padchest", "vindr", "vindr-kaggle", "rsna", "covidx", "ieee8023", "siim-covid", "nih"),
+    *(
+        "names",
+        "chexpert",
+        "mimic",
+        "padchest",
+        "vindr",
+        "vindr-kaggle",
+        "rsna",
+        "covidx",
+        "ieee8023",
+        "siim-covid",
+        "indiana",
+        "nih",
+    ),
     *("tuberculosis", "radiography", "arrays", "csv", "split-folders", "class-splits", "folders"),
 )
 TASK_NAMES = ("multiclass", "multilabel")

@@ -906,11 +906,26 @@ class TrialConfig:
             )
         return ranges * (n_findings // len(ranges))
 
-    def refuse_conflicts(self) -> None:
-        """Refuse values that are not possible for the task.
+    def focal_alphas(self, n_classes: int) -> list[float]:
+        """Return the weight of each class or finding in the focal loss.
 
         Raises:
-            ImpossibleModelError: The loss or the treatment of imbalance does not exist for the task.
+            ImpossibleModelError: ``focal_alpha`` contains neither one number nor one number for each class.
+        """
+        alphas = [float(number) for number in self.focal_alpha.split(",")]
+        if len(alphas) not in (1, n_classes):
+            raise ImpossibleModelError(
+                f"Hyperparameter 'focal_alpha' must contain 1 number or {n_classes}, one for each class; "
+                f"received {len(alphas)} ('{self.focal_alpha}'). `automl-cxr data inspect` shows the classes of the data."
+            )
+        return alphas * (n_classes // len(alphas))
+
+    def refuse_conflicts(self, n_classes: int) -> None:
+        """Refuse values that are not possible for the task or for the number of classes or findings.
+
+        Raises:
+            ImpossibleModelError: The loss or the treatment of imbalance does not exist for the task, or ``focal_alpha`` or
+                ``uncertain_targets`` is used and has another number of entries.
         """
         if self.loss == ASYMMETRIC and not self.is_multilabel:
             raise ImpossibleModelError(
@@ -919,8 +934,12 @@ class TrialConfig:
         if self.is_multilabel and self.imbalance not in IMBALANCES_OF_FINDINGS:
             raise ImpossibleModelError(
                 f"With several findings, imbalance must be {' or '.join(IMBALANCES_OF_FINDINGS)}, because an image that is "
-                f"repeated or left out changes the counts of all findings; received {self.imbalance}."
+                f"repeated or left out changes the counts of all findings; received {self.imbalance}. Use imbalance=none."
             )
+        if self.reads("focal_alpha"):
+            self.focal_alphas(n_classes)
+        if self.reads("uncertain_targets"):
+            self.uncertain_ranges(n_classes)
 
     @property
     def frozen_epochs(self) -> int:

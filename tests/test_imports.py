@@ -18,7 +18,7 @@ LAYERS = (
     {"csv_io", "file_copies", "hardware", "conv_spec", "optuna_private"},
     {"architectures"},
     {"data", "scoring", "config", "records", "weight_files"},
-    {"storage", "engine", "choices"},
+    {"storage", "engine", "choices", "input_sizes"},
     {"model", "ensemble", "data_audit"},
     {"training"},
     {"study"},

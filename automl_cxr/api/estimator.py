@@ -102,7 +102,8 @@ class AutoChestXrayClassifier(ClassifierMixin, BaseEstimator):
             X: A table with a column of paths, a sequence of paths, or an array of images (n, h, w), (n, h, w, 1) or
                 (n, h, w, 3). Floats outside of 0..1 and 0..255 are scaled by their smallest and largest value.
             y: Class of each image, text or numbers; or a matrix of several findings, (n, n_findings): 1 (present), 0 (absent),
-                or NaN or negative if it is not known.
+                or NaN or negative if it is not known. One column, (n, 1), contains classes, as
+                ``sklearn.utils.multiclass.type_of_target`` defines it.
             groups: Patient of each image; images of a patient are not divided. [default: each image is a patient of its own]
 
         Returns:
@@ -282,6 +283,8 @@ class _Targets:
 
 def _read_targets(y: Any) -> _Targets:
     """Read classes, (n,), or label codes of findings, (n, n_findings).
+
+    As in scikit-learn, one column (n, 1) contains classes, with a ``DataConversionWarning``.
 
     Raises:
         DataError: There is one class only, or a label of a finding is another number.

@@ -115,7 +115,8 @@ def _print_scores(table: pd.DataFrame, *, title: str, kind: str) -> None:
 def _print_study(found: Any) -> None:
     from automl_cxr.results.tables import fold_intervals
 
-    columns = ["rank", "trial", "macro_f1", "macro_f1_low", "macro_f1_high", "n_parameters", "params_cut", "params_second_cut"]
+    metric = found.scores.metric
+    columns = ["rank", "trial", metric, f"{metric}_low", f"{metric}_high", "n_parameters", "params_cut", "params_second_cut"]
     board = found.study.leaderboard()
     print_table(fold_intervals(board[columns]), title=f"fine-tuned: study {found.study.name}")
     print_line(

@@ -10,6 +10,7 @@ from keras import layers
 
 from automl_cxr.architectures import Backbone, find_backbone
 from automl_cxr.errors import ImpossibleModelError
+from automl_cxr.input_sizes import refuse_small_for_backbone
 from automl_cxr.model.backbones import build_full_network
 from automl_cxr.model.weights import load_pretrained
 
@@ -44,11 +45,7 @@ def build_backbone(
         TrialError: The weights are missing, damaged, or of another network.
     """
     backbone = find_backbone(name)
-    if image_size < backbone.smallest_image:
-        raise ImpossibleModelError(
-            f"Backbone '{name}' needs images of at least {backbone.smallest_image} pixels; received image_size={image_size}. "
-            "Use larger images or another backbone."
-        )
+    refuse_small_for_backbone(name, image_size)
     whole = build_full_network(backbone, image_size)
     cut_network = keras.Model(whole.input, _output_of(whole, backbone, cut), name=layer_name or name)
     load_pretrained(whole, backbone, weights, weights_folder, cut=cut_network)

@@ -12,10 +12,10 @@ from automl_cxr.architectures import find_backbone
 from automl_cxr.config import SCRATCH, TrialConfig
 from automl_cxr.conv_spec import format_conv_spec
 from automl_cxr.errors import UnknownNameError, UsageError
+from automl_cxr.input_sizes import block_ends, conv_spec_of
 from automl_cxr.model.freezing import ROLES
 from automl_cxr.model.keras_private import producer
 from automl_cxr.model.preprocessing import raw_pixels
-from automl_cxr.model.scratch import block_ends, conv_spec_of
 from automl_cxr.model.two_branch import build_branches
 
 

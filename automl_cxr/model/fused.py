@@ -8,12 +8,11 @@ import keras
 from keras import layers
 
 from automl_cxr.config import TrialConfig
-from automl_cxr.errors import ImpossibleModelError
+from automl_cxr.input_sizes import refuse_small_images
 from automl_cxr.model.convolution import rectified_convolution
 from automl_cxr.model.head import classifier_head, pooled_vector
-from automl_cxr.model.preprocessing import inner_size, raw_pixels, scaled_channels
+from automl_cxr.model.preprocessing import raw_pixels, scaled_channels
 
-_MIN_IMAGE_SIZE = 67  # 11x11 stride 4, then three 3x3 stride-2 pools, leave one pixel
 _PUBLISHED_FILTERS = (96, 256, 384, 384, 256)
 
 
@@ -27,11 +26,7 @@ def build_fused(config: TrialConfig, n_classes: int, *, weights_folder: Path | N
     Raises:
         ImpossibleModelError: The image is smaller than 67 pixels.
     """
-    if inner_size(config) < _MIN_IMAGE_SIZE:
-        raise ImpossibleModelError(
-            f"The fused network needs images of at least {_MIN_IMAGE_SIZE} pixels; "
-            f"received {inner_size(config)} (image_size={config.image_size}). Use larger images or the scratch family."
-        )
+    refuse_small_images(config)
     pixels, x = raw_pixels(config)
     x = scaled_channels(x, config)
     filters = [max(1, round(n * config.filters / _PUBLISHED_FILTERS[0])) for n in _PUBLISHED_FILTERS]

@@ -12,6 +12,7 @@ import keras
 from keras import layers, ops
 
 from automl_cxr.config import TrialConfig
+from automl_cxr.input_sizes import inner_size
 from automl_cxr.model.otsu import keep_below_otsu
 from automl_cxr.model.resizer import learnable_resizer
 
@@ -53,12 +54,6 @@ def three_channels(x: keras.KerasTensor, config: TrialConfig) -> keras.KerasTens
         return x
     x = _resized(layers.Rescaling(1 / 255, name="scale")(x), config)
     return layers.Rescaling(255.0, name="unscale")(x)
-
-
-def inner_size(config: TrialConfig) -> int:
-    """Return the height and width in pixels of the images after ``downsample`` and the resizer."""
-    size = config.image_size // config.downsample
-    return size if config.resizer == 0 else round(size * config.resizer)
 
 
 def repeat_grey(x: keras.KerasTensor, n_channels: int) -> keras.KerasTensor:

@@ -12,13 +12,13 @@ import keras
 
 from automl_cxr.architectures import find_backbone
 from automl_cxr.config import SCRATCH, TrialConfig
+from automl_cxr.input_sizes import block_ends
 from automl_cxr.model.build import blueprint
 from automl_cxr.model.flops import count_multiply_adds
 from automl_cxr.model.freezing import BACKBONE, SECOND_BACKBONE, set_phase
 from automl_cxr.model.graph import output_of
 from automl_cxr.model.head import dropout_seeds, hidden_widths
 from automl_cxr.model.resizer import RESIZER
-from automl_cxr.model.scratch import block_ends
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,12 @@ import keras
 from automl_cxr.architectures import find_backbone
 from automl_cxr.config import SCRATCH, TrialConfig
 from automl_cxr.errors import ImpossibleModelError
+from automl_cxr.input_sizes import inner_size
 from automl_cxr.model.backbone_builder import build_backbone
 from automl_cxr.model.backbones import preprocess
 from automl_cxr.model.freezing import BACKBONE
 from automl_cxr.model.head import classifier_head, pooled_vector
-from automl_cxr.model.preprocessing import inner_size, raw_pixels, repeat_grey, three_channels
+from automl_cxr.model.preprocessing import raw_pixels, repeat_grey, three_channels
 
 
 def build_transfer(config: TrialConfig, n_classes: int, *, weights_folder: Path | None) -> keras.Model:

@@ -12,13 +12,14 @@ from keras import layers
 from automl_cxr.architectures import NAMED_WEIGHTS, find_backbone
 from automl_cxr.config import SCRATCH, TrialConfig
 from automl_cxr.errors import ImpossibleModelError
+from automl_cxr.input_sizes import block_ends, conv_spec_of, inner_size
 from automl_cxr.model.backbone_builder import build_backbone
 from automl_cxr.model.backbones import preprocess
 from automl_cxr.model.closed_form_head import read_closed_form_head
 from automl_cxr.model.freezing import ROLES, SCRATCH_BRANCH
 from automl_cxr.model.head import classifier_head, normalised
-from automl_cxr.model.preprocessing import inner_size, raw_pixels, scaled_channels, three_channels
-from automl_cxr.model.scratch import block_ends, build_conv_stack, conv_spec_of
+from automl_cxr.model.preprocessing import raw_pixels, scaled_channels, three_channels
+from automl_cxr.model.scratch import build_conv_stack
 from automl_cxr.model.weight_transfer import load_scratch_branch
 from automl_cxr.weight_files import find_file
 

@@ -215,13 +215,13 @@ class LoadedClassifier:
         return self.classifier.rule.combine(np.stack(probabilities))
 
     def column(self, class_name: str) -> int:
-        """Return the column of a class.
+        """Return the column of a class or finding.
 
         Raises:
-            UnknownNameError: The classifier has no such class.
+            UnknownNameError: The classifier has no such class or finding.
         """
         if class_name not in self.classifier.classes:
-            raise UnknownNameError("class", class_name, self.classifier.classes)
+            raise UnknownNameError("finding" if self.classifier.is_multilabel else "class", class_name, self.classifier.classes)
         return self.classifier.classes.index(class_name)
 
 

@@ -96,7 +96,8 @@ class FindingErrors:
     def rows(self, kind: ErrorKind | str, finding: int) -> np.ndarray:
         """Return the rows of the images on which at least one model makes an error on a finding, int64 (n_rows,).
 
-        Images on which more models are wrong come first, then those whose mean probability is farthest from the mean threshold.
+        Images on which more models are wrong come first, then those with the largest mean distance between probability and
+        threshold.
 
         Args:
             kind: "missed" or "false".

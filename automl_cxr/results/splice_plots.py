@@ -17,11 +17,12 @@ _MAX_TEXT_CELLS = 150  # of the heat map; text in smaller cells is not readable
 _HEIGHT, _ROW_HEIGHT = 870, 22  # pixels
 _TEXT_COLOUR, _ACCENT, _PALE = "#1f2933", "#c2410c", "#9aa5b1"
 _HOVER = (
-    "%{customdata[0]}<br>macro-F1 %{customdata[1]:.3f} (%{customdata[2]:.3f}..%{customdata[3]:.3f})"
+    "%{customdata[0]}<br>score %{customdata[1]:.3f} (%{customdata[2]:.3f}..%{customdata[3]:.3f})"
     "<br>training part, leave-one-patient-out: %{customdata[4]:.3f}"
     "<br>%{customdata[5]:,} parameters, %{customdata[6]:,} multiply-adds<extra></extra>"
 )
-_HOVERED = ["network", "macro_f1", "macro_f1_low", "macro_f1_high", "left_out_macro_f1", "n_parameters", "multiply_adds"]
+_SCORE = ("score", "score_low", "score_high", "left_out_score")  # columns of the ranking metric in the figure
+_HOVERED = ["network", *_SCORE, "n_parameters", "multiply_adds"]
 
 
 def describe_splices(scores: SpliceRecord) -> list[str]:
@@ -32,10 +33,10 @@ def describe_splices(scores: SpliceRecord) -> list[str]:
     networks = f"{len(pairs)} pairs of cuts of {scores.first} and {scores.second} and {len(table) - len(pairs)} single cuts"
     sentences = [
         f"Ridge heads on {networks}; {scores.n_train} training and {scores.n_valid} validation images.",
-        f"Best pair: {_network(best)}, {_with_interval(best)}, {best['n_parameters']:,} parameters.",
+        f"Best pair: {_network(best)}, {_with_interval(best, scores.metric)}, {best['n_parameters']:,} parameters.",
     ]
     sentences += [
-        f"Compared with {parent['parent']}, {_with_interval(parent)}, {parent['n_parameters']:,} parameters: "
+        f"Compared with {parent['parent']}, {_with_interval(parent, scores.metric)}, {parent['n_parameters']:,} parameters: "
         f"{parent['difference']:+.3f} ({parent['difference_low']:+.3f}..{parent['difference_high']:+.3f}) with "
         f"{parent['parameter_share']:.2%} of the parameters."
         for _, parent in scores.parents.iterrows()
@@ -57,12 +58,12 @@ def _network(row: pd.Series) -> str:
     return f"{row['first_cut']} + {row['second_cut']}"
 
 
-def _with_interval(row: pd.Series) -> str:
-    return f"macro-F1 {row['macro_f1']:.3f} ({row['macro_f1_low']:.3f}..{row['macro_f1_high']:.3f})"
+def _with_interval(row: pd.Series, metric: str) -> str:
+    return f"{metric} {row[metric]:.3f} ({row[f'{metric}_low']:.3f}..{row[f'{metric}_high']:.3f})"
 
 
 def plot_splices(scores: SpliceRecord) -> go.Figure:
-    """Plot macro-F1 over both cuts as a heat map, and against the parameters with the Pareto front of the pairs."""
+    """Plot the ranking metric over both cuts as a heat map, and against the parameters with the Pareto front of the pairs."""
     from plotly.subplots import make_subplots
 
     table = _with_names(scores)
@@ -73,16 +74,16 @@ def plot_splices(scores: SpliceRecord) -> go.Figure:
         row_heights=[0.58, 0.42],
         vertical_spacing=0.15,
         subplot_titles=[
-            f"validation macro-F1, parameters / multiply-adds (★: on the Pareto front; {ALONE}: only the other branch)",
+            f"validation {scores.metric}, parameters / multiply-adds (★: on the Pareto front; {ALONE}: only the other branch)",
             "score against number of parameters",
         ],
     )
-    _add_heat_map(figure, table, grid)
+    _add_heat_map(figure, table, grid, scores.metric)
     _add_scatter(figure, table, scores)
     figure.update_xaxes(title=f"cut of {scores.second}", side="bottom", row=1, col=1)
     figure.update_yaxes(title=f"cut of {scores.first}", row=1, col=1)
     figure.update_xaxes(title="parameters of the network", type="log", dtick=1, row=2, col=1)
-    figure.update_yaxes(title="macro-F1", row=2, col=1)
+    figure.update_yaxes(title=scores.metric, row=2, col=1)
     return figure.update_layout(
         template="plotly_white",
         title=f"Splices of {scores.first} and {scores.second}: "
@@ -105,7 +106,9 @@ def grid_of(scores: SpliceRecord) -> pd.DataFrame:
 
 
 def _with_names(scores: SpliceRecord) -> pd.DataFrame:
-    table = scores.table
+    metric = scores.metric
+    columns = dict(zip((metric, f"{metric}_low", f"{metric}_high", f"left_out_{metric}"), _SCORE, strict=True))
+    table = scores.table.rename(columns=columns)
     names = [
         " + ".join(f"{branch} to {cut}" for branch, cut in ((scores.first, first), (scores.second, second)) if cut)
         for first, second in zip(table["first_cut"], table["second_cut"], strict=True)
@@ -113,9 +116,9 @@ def _with_names(scores: SpliceRecord) -> pd.DataFrame:
     return table.assign(network=names)
 
 
-def _add_heat_map(figure: go.Figure, table: pd.DataFrame, grid: pd.DataFrame) -> None:
+def _add_heat_map(figure: go.Figure, table: pd.DataFrame, grid: pd.DataFrame, metric: str) -> None:
     exists = grid.to_numpy() >= 0
-    score = np.where(exists, table["macro_f1"].to_numpy()[grid.to_numpy()], np.nan)
+    score = np.where(exists, table["score"].to_numpy()[grid.to_numpy()], np.nan)
     texts = [[_cell(table.iloc[number]) if number >= 0 else "" for number in row] for row in grid.to_numpy()]
     figure.add_heatmap(
         z=score,
@@ -129,7 +132,7 @@ def _add_heat_map(figure: go.Figure, table: pd.DataFrame, grid: pd.DataFrame) ->
         colorscale="Blues",
         xgap=2,
         ygap=2,
-        colorbar={"title": "macro-F1", "len": 0.55, "y": 0.79},
+        colorbar={"title": metric, "len": 0.55, "y": 0.79},
         row=1,
         col=1,
     )
@@ -137,7 +140,7 @@ def _add_heat_map(figure: go.Figure, table: pd.DataFrame, grid: pd.DataFrame) ->
 
 def _cell(row: pd.Series) -> str:
     costs = f"{_short_count(row['n_parameters'])} / {_short_count(row['multiply_adds'])}"
-    return f"{'★ ' if row['pareto'] else ''}{row['macro_f1']:.3f}<br>{costs}"
+    return f"{'★ ' if row['pareto'] else ''}{row['score']:.3f}<br>{costs}"
 
 
 def _short_count(n: int) -> str:
@@ -159,7 +162,7 @@ def _add_scatter(figure: go.Figure, table: pd.DataFrame, scores: SpliceRecord) -
         if len(rows):
             figure.add_scatter(
                 x=rows["n_parameters"],
-                y=rows["macro_f1"],
+                y=rows["score"],
                 mode="markers",
                 name=name,
                 marker=marker,
@@ -171,14 +174,14 @@ def _add_scatter(figure: go.Figure, table: pd.DataFrame, scores: SpliceRecord) -
     front = table[is_front].sort_values("n_parameters")
     figure.add_scatter(
         x=front["n_parameters"],
-        y=front["macro_f1"],
+        y=front["score"],
         mode="lines+markers",
         name="Pareto front of the pairs, 95 % by patient",
         line={"color": _ACCENT, "shape": "hv"},
         marker={"color": _ACCENT, "size": 13, "symbol": "star"},
         error_y={
-            "array": front["macro_f1_high"] - front["macro_f1"],
-            "arrayminus": front["macro_f1"] - front["macro_f1_low"],
+            "array": front["score_high"] - front["score"],
+            "arrayminus": front["score"] - front["score_low"],
             "thickness": 1,
             "width": 4,
         },
@@ -191,13 +194,13 @@ def _add_scatter(figure: go.Figure, table: pd.DataFrame, scores: SpliceRecord) -
     if len(trained):
         figure.add_scatter(
             x=trained["n_parameters"],
-            y=trained["macro_f1"],
+            y=trained[scores.metric],
             mode="markers+text",
             text=trained["parent"],
             textposition="middle left",
             name="parent as trained",
             marker={"color": _TEXT_COLOUR, "size": 11, "symbol": "x"},
-            hovertemplate="%{text}: macro-F1 %{y:.3f}, %{x:,} parameters<extra></extra>",
+            hovertemplate=f"%{{text}}: {scores.metric} %{{y:.3f}}, %{{x:,}} parameters<extra></extra>",
             row=2,
             col=1,
         )

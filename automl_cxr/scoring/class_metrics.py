@@ -95,6 +95,7 @@ def _of_probabilities(row: MetricRow) -> Metric:
         of_weights=_load(row, functions.weighted) if functions.weighted else None,
         of_stacks=_load(row, functions.stacked) if functions.stacked else None,
         needs_normal_class=row.needs_normal_class,
+        is_raised_by_noise=row.is_raised_by_noise,
         tasks=(MULTICLASS,),
     )
 

@@ -165,6 +165,7 @@ def _metric(
         of_weights,
         of_counts=of_counts,
         of_stacks=of_stacks,
+        is_raised_by_noise=row.is_raised_by_noise,
         tasks=(MULTILABEL,),
         thresholds=thresholds,
     )

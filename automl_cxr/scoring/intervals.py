@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -69,6 +70,14 @@ def bootstrap_intervals(
     percentiles, and 94, 95 and 89 % for the basic interval. For a rare event, an FNFR of 1 % of 200 images, it was 85 %. If the
     images contain no error at all, the interval has no width, as with every bootstrap.
 
+    The calibration error has another interval, because random errors make it larger: it is above the error of the population,
+    and its resamples, which contain random errors twice, are above it again. Often all of them are, so that BCa has no width
+    and percentiles do not contain the truth (coverage 0 % for a calibrated model). The interval is the basic one, which
+    removes this bias as far as it shows in the resamples, lowered by the remaining bias of a calibrated model, and extended to
+    the score (``_reflected_interval``). In simulations of 95 % intervals of 100 to 1,200 images of classes and of a finding,
+    two for each patient, with a true error of 0 to 20 %, its coverage was 79 to 97 % (BCa: 0 to 95 %), below 87 % only for a
+    rare finding of 100 images.
+
     Args:
         predictions: Labelled predictions; ``patients`` defines the groups for resampling.
         metrics: Names in ``metrics_for`` the classes. Metrics of decisions on findings use the thresholds of the predictions;
@@ -135,12 +144,15 @@ def paired_differences(
 def differences_from(resampled: ResampledScores, number: int) -> ResampledScores:
     """Subtract every model's scores from those of one model."""
     parts = (resampled.scores, resampled.of_resamples, resampled.left_out)
-    return ResampledScores(*(part[number] - part for part in parts))
+    scores, of_resamples, left_out = (part[number] - part for part in parts)
+    return ResampledScores(scores, of_resamples, left_out, resampled.is_raised_by_noise)
 
 
 def intervals_of(resampled: ResampledScores, *, level: float = 0.95) -> list[Interval]:
-    """Compute the BCa interval of each model's score."""
+    """Compute the interval of each model's score, see ``bootstrap_intervals``."""
     rows = zip(resampled.scores.tolist(), resampled.of_resamples, resampled.left_out, strict=True)
+    if resampled.is_raised_by_noise:
+        return [_reflected_interval(score, resampled.lowest, of_resamples, level) for score, of_resamples, _ in rows]
     return [_corrected_interval(*row, level) for row in rows]
 
 
@@ -220,6 +232,24 @@ def _corrected_interval(score: float, of_resamples: np.ndarray, left_out: np.nda
         ends.append(normal.cdf(bias + shift / max(1 - acceleration * shift, 0.1)))
     low, high = np.quantile(defined, ends)
     return Interval(float(low), float(high), level)
+
+
+def _reflected_interval(score: float, lowest: float, of_resamples: np.ndarray, level: float) -> Interval:
+    """Compute the basic interval of a score that random errors make larger, lowered by the remaining bias and with the score.
+
+    The basic interval subtracts the bias of the resamples from the score. If the model is calibrated, the gap of a bin is
+    random with deviation s; its expected absolute value is proportional to s in the sample and to the square root of 2 times s
+    in a resample. The bias of the score is then 1 / (sqrt(2) - 1) = 1 + sqrt(2) times that of the resamples. The end on its
+    side is moved by the difference, which is small for a model whose errors are larger than random ones.
+    """
+    defined = of_resamples[~np.isnan(of_resamples)]
+    if np.isnan(score) or not defined.size:
+        return Interval(float("nan"), float("nan"), level)
+    smallest, largest = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    remaining = math.sqrt(2) * (float(defined.mean()) - score)
+    low = 2 * score - float(largest) - max(remaining, 0.0)
+    high = 2 * score - float(smallest) + max(-remaining, 0.0)
+    return Interval(max(min(low, score), lowest), max(high, score), level)
 
 
 def _acceleration(left_out: np.ndarray) -> float:

@@ -40,6 +40,7 @@ class Metric:
         of_stacks: Takes (labels, probabilities (..., n, k), normal_class or None) and returns scores (...); None if there
             is no such function.
         needs_normal_class: Whether the metric of classes is defined only if ``normal_class`` is known.
+        is_raised_by_noise: Whether random errors of small samples make the score larger (``MetricRow``).
         tasks: The tasks for which the metric is defined.
         thresholds: Thresholds of decisions on findings, float64 (k,), for metrics of counts; None if each model's own
             thresholds are chosen on the same labels (``thresholds.choose_thresholds``).
@@ -55,6 +56,7 @@ class Metric:
     of_influence: Callable[[np.ndarray, np.ndarray], np.ndarray | None] | None = None
     of_stacks: Callable[[np.ndarray, np.ndarray, int | None], np.ndarray] | None = None
     needs_normal_class: bool = False
+    is_raised_by_noise: bool = False
     tasks: tuple[str, ...] = TASKS
     thresholds: np.ndarray | None = None
 

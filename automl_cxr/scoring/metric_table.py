@@ -75,6 +75,8 @@ class MetricRow:
         findings: Functions for several findings of each image; None if the metric is not defined for this task.
         parameters: Keyword arguments of all functions.
         needs_normal_class: Whether the metric of classes is defined only if the class without a finding is known.
+        is_raised_by_noise: Whether random errors of small samples make the score larger than that of the population, because
+            it sums absolute differences. Its values are at least 0.
     """
 
     name: str
@@ -84,6 +86,7 @@ class MetricRow:
     findings: FindingFunctions | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     needs_normal_class: bool = False
+    is_raised_by_noise: bool = False
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -184,6 +187,7 @@ METRIC_ROWS = (
         findings=FindingFunctions(
             function="finding_calibration:calibration_errors", weighted="finding_calibration:weighted_calibration_errors"
         ),
+        is_raised_by_noise=True,
     ),
     MetricRow(
         name="fnfr",

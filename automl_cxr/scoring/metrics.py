@@ -69,6 +69,7 @@ def _build(row: MetricRow) -> Metric:
         of_influence=by_task[MULTILABEL].of_influence if MULTILABEL in by_task else None,
         of_stacks=lambda labels, *arguments: of_task(labels).score_stack(labels, *arguments),
         needs_normal_class=row.needs_normal_class,
+        is_raised_by_noise=row.is_raised_by_noise,
         tasks=row.tasks,
     )
 

@@ -27,11 +27,15 @@ class ResampledScores:
         scores: Scores on the original images, (n_models,).
         of_resamples: Scores on each bootstrap resample of patients, (n_models, n_resamples).
         left_out: Scores without each patient, or without each of 400 groups of patients, (n_models, n_groups).
+        is_raised_by_noise: Whether random errors of small samples make the scores larger (``MetricRow``).
+        lowest: Smallest possible value of a score.
     """
 
     scores: np.ndarray
     of_resamples: np.ndarray
     left_out: np.ndarray
+    is_raised_by_noise: bool = False
+    lowest: float = -np.inf
 
 
 def resample_scores(
@@ -73,6 +77,8 @@ def resample_scores(
             of_images[metric.name],
             of_resamples[metric.name],
             left_out[metric.name],
+            metric.is_raised_by_noise,
+            lowest=0.0 if metric.is_raised_by_noise else -np.inf,
         )
         for metric in metrics
     }

@@ -10,9 +10,9 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from automl_cxr.records import SplitRecord
-from automl_cxr.scoring.metrics import METRICS
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.splicing.finding_heads import fit_finding_heads
+from automl_cxr.splicing.ranking import Ranking
 from automl_cxr.splicing.ridge_head import CutFeatures, RidgeHead, TrainingImages, fit_ridge_head
 
 OnPair = Callable[[int, int], None]
@@ -27,7 +27,7 @@ class PairScore:
     Attributes:
         head: The head.
         predictions: Predictions for the validation part.
-        left_out: Leave-one-patient-out macro-F1 on the training part.
+        left_out: Leave-one-patient-out score on the training part.
     """
 
     head: RidgeHead
@@ -50,6 +50,7 @@ def score_pairs(
     split: SplitRecord,
     *,
     same: bool,
+    ranking: Ranking | None = None,
     on_pair: OnPair | None = None,
 ) -> dict[Pair, PairScore]:
     """Fit a ridge head to each single cut and to each pair of cuts, and score it on the validation part.
@@ -59,6 +60,7 @@ def score_pairs(
         second: The same for the second branch.
         split: Labels and patients of the images.
         same: Whether both branches are the same network.
+        ranking: Metric of the scores. [default: macro-F1]
         on_pair: Called with the number of fits and the number of all fits: one for each head, or for each of its findings.
 
     Raises:
@@ -72,7 +74,8 @@ def score_pairs(
     scores = {}
     for pair, head in zip(pairs, heads, strict=True):
         predictions = Predictions(split.valid.images, valid_labels, head.valid, split.classes, split.valid.patients)
-        scores[pair] = PairScore(head, predictions, METRICS["macro_f1"].function(labels, head.left_out, None))
+        trained = Predictions(split.train.images, labels, head.left_out, split.classes, split.train.patients)
+        scores[pair] = PairScore(head, predictions, (ranking or Ranking()).score(trained))
     return scores
 
 

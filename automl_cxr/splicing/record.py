@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from automl_cxr.io import write_text
-from automl_cxr.splicing.table import COLUMNS, PARENT_COLUMNS
+from automl_cxr.splicing.table import columns_of, parent_columns_of
 from automl_cxr.study.store import explained_disk_errors, read_record
 from automl_cxr.text_records import build_record, parse_json
 
@@ -30,6 +30,7 @@ class SpliceRecord:
         parents: Comparison of the best pair with complete networks, see ``splicing.table.compare_with_parents``.
         n_train: Number of training images.
         n_valid: Number of validation images, on which pairs are scored.
+        metric: Metric that ranks the pairs.
     """
 
     first: str
@@ -39,6 +40,7 @@ class SpliceRecord:
     parents: pd.DataFrame
     n_train: int
     n_valid: int
+    metric: str = "macro_f1"
 
     @classmethod
     def from_json(cls, text: str) -> SpliceRecord:
@@ -48,7 +50,10 @@ class SpliceRecord:
             ValueError: The text is not such a record.
         """
         saved: _SavedRecord = build_record(_SavedRecord, parse_json(text))
-        tables = {"table": _to_frame(saved.table, COLUMNS), "parents": _to_frame(saved.parents, PARENT_COLUMNS)}
+        tables = {
+            "table": _to_frame(saved.table, columns_of(saved.metric)),
+            "parents": _to_frame(saved.parents, parent_columns_of(saved.metric)),
+        }
         return cls(**{**vars(saved), **tables})
 
     def to_json(self) -> str:
@@ -78,6 +83,7 @@ class _SavedRecord:
     parents: _SavedTable
     n_train: int
     n_valid: int
+    metric: str = "macro_f1"
 
 
 def _to_frame(table: _SavedTable, columns: Sequence[str]) -> pd.DataFrame:

@@ -23,10 +23,12 @@ from automl_cxr.config import TrialConfig
 from automl_cxr.data.data_options import DataOptions
 from automl_cxr.errors import DataError, UsageError
 from automl_cxr.records import SplitRecord
+from automl_cxr.scoring.objectives import check_for_data, needs_normal_class
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.splicing.branches import Branch, join_branches
 from automl_cxr.splicing.costs import Cost, count_costs
 from automl_cxr.splicing.pair_scoring import OnPair, Pair, PairScore, score_pairs
+from automl_cxr.splicing.ranking import Ranking
 from automl_cxr.splicing.record import AS_TRAINED, SpliceRecord
 from automl_cxr.splicing.ridge_head import RidgeHead
 from automl_cxr.splicing.table import Parent, compare_with_parents, tabulate
@@ -34,6 +36,7 @@ from automl_cxr.study.data_preparation import OnProgress
 from automl_cxr.study.model_sources import source_of_model
 from automl_cxr.study.options import ALLOW, SearchOptions
 from automl_cxr.study.prepare import PreparedImages, prepare_images
+from automl_cxr.study.settings import choose_normal_class, default_objectives
 from automl_cxr.study.source_overlap import check_sources, warnings_of
 
 SETTINGS: Mapping[str, Any] = {
@@ -70,6 +73,7 @@ class SpliceScores:
         heads: Ridge head of each pair.
         n_train: Number of training images.
         n_valid: Number of validation images, on which pairs are scored.
+        metric: Metric that ranks the pairs: the first objective of the study that trains the best ones.
         notes: Messages for the user.
     """
 
@@ -83,6 +87,7 @@ class SpliceScores:
     heads: Mapping[Pair, RidgeHead]
     n_train: int
     n_valid: int
+    metric: str
     notes: tuple[str, ...]
 
     @property
@@ -96,6 +101,7 @@ class SpliceScores:
             parents=self.parents,
             n_train=self.n_train,
             n_valid=self.n_valid,
+            metric=self.metric,
         )
 
 
@@ -127,6 +133,8 @@ def inherit_settings(request: SearchOptions, branches: Sequence[Branch]) -> Sear
     for name in [*inherited, *data_settings]:
         if settings[name] is None:
             settings[name] = getattr(spec, name)
+    if is_same_data and settings["objective"] is None:
+        settings["objective"] = (spec.objective,)
     return SearchOptions(**settings)
 
 
@@ -161,14 +169,15 @@ def score_splices(
     prepared = prepare_images(request, on_progress=on_decoding)
     split = prepared.split
     notes = [*prepared.notes, *_check_branches((first, second), prepared, request)]
+    ranking = _ranking_of(request, split)
     study_values = {"task": split.task, "image_size": prepared.image_size, "fit": prepared.fit}
     config = TrialConfig.from_values({**values, **study_values})
     is_same = first == second and not second_cuts
     features = [_pool(config, 0, first, cuts, prepared)]
     features += [] if is_same else [_pool(config, 1, second, second_cuts, prepared)]
-    scores = score_pairs(features[0], features[-1], split, same=is_same, on_pair=on_pair)
+    scores = score_pairs(features[0], features[-1], split, same=is_same, ranking=ranking, on_pair=on_pair)
     costs = count_costs(scores, config, len(split.classes))
-    table = tabulate(scores, costs, seed=split.seed)
+    table = tabulate(scores, costs, ranking)
     best = table[table["pareto"]].iloc[0]
     return SpliceScores(
         first=first,
@@ -179,15 +188,31 @@ def score_splices(
             scores[best["first_cut"], best["second_cut"]].predictions,
             int(best["n_parameters"]),
             _find_parents(first, second, features, scores, costs, split),
-            seed=split.seed,
+            ranking,
         ),
         request=request,
         config=config,
         heads={pair: score.head for pair, score in scores.items() if None not in pair},
         n_train=len(split.train.images),
         n_valid=len(split.valid.images),
+        metric=ranking.metric,
         notes=tuple(notes),
     )
+
+
+def _ranking_of(request: SearchOptions, split: SplitRecord) -> Ranking:
+    """Return the metric that ranks the trials of the study of the best pairs.
+
+    Raises:
+        UnknownNameError: The metric or the normal class does not exist.
+        UsageError: The metric is not defined for the task, or needs the class without a finding and there is none.
+    """
+    objective = (request.objective or default_objectives(split.task))[0]
+    check_for_data([objective], task=split.task, classes=split.classes)
+    normal = None if split.is_multilabel else choose_normal_class(request, None, split.classes, [])
+    if needs_normal_class(objective, task=split.task) and normal is None:
+        raise UsageError(f"The objective {objective} needs the class without a finding: set it with --normal-class.")
+    return Ranking(objective, None if normal is None else split.classes.index(normal), split.seed)
 
 
 def _check_branches(branches: Sequence[Branch], prepared: PreparedImages, request: SearchOptions) -> list[str]:

@@ -44,10 +44,10 @@ def restrict_to_available(space: Space, weights_folder: str | None) -> tuple[Spa
             if len(removed[parameter.name]) == len(parameter.values):
                 for parent, values in parameter.when.items():
                     removed.setdefault(parent, set()).update(values)
-    return _restrict(space, removed), tuple(sorted(left_out))
+    return without_values(space, removed), tuple(sorted(left_out))
 
 
-def _restrict(space: Space, removed: Mapping[str, Collection[Value]]) -> Space:
+def without_values(space: Space, removed: Mapping[str, Collection[Value]]) -> Space:
     """Return a space without some values, and without all that is then impossible or has no effect."""
     remaining: dict[str, Parameter] = {}
     for parameter in space.parameters:

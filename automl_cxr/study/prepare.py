@@ -42,6 +42,7 @@ from automl_cxr.study.settings import (
     check_search_methods,
     choose_normal_class,
     choose_space,
+    fit_space_to_data,
     resolve_settings,
     settle_folds,
     settle_task,
@@ -120,6 +121,8 @@ def prepare_study(
         settings = settle_task(settings, options, existing_spec, dataset.task)
         check_metrics(settings, dataset.classes)
         settings = {**settings, "image_size": settings["image_size"] or choose_automatic_size(dataset, notes)}
+        if existing is None:  # studies of earlier versions, which had no such check, can be continued
+            space = fit_space_to_data(space, options, settings, len(dataset.classes), notes)
         is_planned = existing is None and options.seconds is not None and options.seconds >= SHORTEST_SECONDS
         with _begin_measuring(space, settings, dataset, options) if is_planned else nullcontext() as step_times:
             images = load_images(dataset, settings, notes, on_progress)

@@ -20,12 +20,12 @@ from automl_cxr.study.available_space import describe_left_out, restrict_to_avai
 from automl_cxr.study.fidelity import check_fidelity
 from automl_cxr.study.option_fields import options_of
 from automl_cxr.study.options import AUTO, SearchOptions
+from automl_cxr.study.space_for_data import check_space_for_data, restrict_to_image_size
 from automl_cxr.study.spaces import boundary_values, check_space, read_space, refuse_unused, refuse_unused_fixed
 from automl_cxr.study.spec import TRIAL_SETTINGS, StudySpec, resolve_path
 from automl_cxr.tasks import MULTILABEL
 
 DEFAULT_SPACE = AUTO_SPACE = "auto"
-DEFAULT_MULTILABEL_OBJECTIVES = ("macro_auc",)
 _WEIGHTS = ("weights", "second_weights")
 
 
@@ -91,14 +91,19 @@ def settle_task(settings: Mapping[str, Any], options: SearchOptions, existing: S
         UsageError: A normal class is chosen for several findings, which have none.
     """
     is_default = options.objective is None and existing is None
-    if task == MULTILABEL and is_default:
-        settings = {**settings, "objectives": check_objectives(DEFAULT_MULTILABEL_OBJECTIVES)}
+    if is_default:
+        settings = {**settings, "objectives": default_objectives(task)}
     if task == MULTILABEL and options.normal_class is not None:
         raise UsageError(
             f"--normal-class applies to images with one class each; received '{options.normal_class}' with several findings. "
             "Omit it: an image without any finding is normal."
         )
     return {**settings, "task": task}
+
+
+def default_objectives(task: str) -> tuple[str, ...]:
+    """Return the objectives of a study of a task for which none were chosen."""
+    return ("macro_auc",) if task == MULTILABEL else ("macro_f1",)
 
 
 def _resolve(given: Any, existing: StudySpec | None, setting: str, default: Any) -> Any:
@@ -213,6 +218,30 @@ def choose_space(
     if settings["image_size"] is not None:  # the space auto, for which it may be None, does not search it
         _check_image_sizes(space, settings["image_size"])
     return ChosenSpace(name, text)
+
+
+def fit_space_to_data(
+    space: ChosenSpace, options: SearchOptions, settings: Mapping[str, Any], n_classes: int, notes: list[str]
+) -> ChosenSpace:
+    """Check the space of a new study for its data. The space auto is restricted to networks that its image size permits.
+
+    Args:
+        space: The space.
+        options: Options of the search.
+        settings: Settings with the task and the image size.
+        n_classes: Number of classes or findings.
+        notes: List to which a message about left-out values is appended.
+
+    Raises:
+        SpaceError: The space contains a value that is not possible for the data, or no network that can be built.
+    """
+    original, image_size = parse_space(space.toml, name=space.name), settings["image_size"]
+    check_space_for_data(original, settings["fixed"], task=settings["task"], image_size=image_size, n_classes=n_classes)
+    if not is_auto(options.space):
+        return space
+    restricted, message = restrict_to_image_size(original, settings["fixed"], image_size)
+    notes.extend([] if message is None else [message])
+    return ChosenSpace(space.name, to_toml(restricted))
 
 
 def _check_image_sizes(space: Space, image_size: int) -> None:

@@ -13,7 +13,7 @@ from automl_cxr.errors import SpaceError, UnknownNameError, UsageError
 
 # All trials of a study share these values: its decoded images, stopping rules and records depend on them. A space may search
 # image sizes that are not larger than that of the study.
-_STUDY_OPTIONS = ("seed", "image_size", "fit", "epochs")
+_STUDY_OPTIONS = ("task", "seed", "image_size", "fit", "epochs")
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -109,7 +109,7 @@ def check_space(space: Space) -> Space:
     return space
 
 
-def refuse_unused(space: Space, names: Collection[str]) -> None:
+def refuse_unused(space: Space, names: Collection[str], *, task: str | None = None) -> None:
     """Check that every hyperparameter of a space has an effect on at least one of its networks.
 
     A conditional hyperparameter is accepted if the space searches one of the hyperparameters on which its condition depends.
@@ -117,18 +117,21 @@ def refuse_unused(space: Space, names: Collection[str]) -> None:
     Args:
         space: A space that ``check_space`` accepts.
         names: The hyperparameters of the space to check.
+        task: What is predicted; None if the data are not known, so that an effect for one of the tasks is sufficient.
 
     Raises:
         SpaceError: A hyperparameter has no effect.
     """
     searched = {parameter.name: parameter for parameter in space.parameters}
     families = searched["family"].grid() if "family" in searched else [space.constants.get("family", TrialConfig().family)]
-    configs = [TrialConfig.from_values({**space.constants, "family": family}) for family in families or ()]
+    known = {} if task is None else {"task": task}
+    configs = [TrialConfig.from_values({**known, **space.constants, "family": family}) for family in families or ()]
+    undecided = {*searched, *(("task",) if task is None else ())}
     for name in names:
         used_by = used_by_of(name)
         candidates = [config for config in configs if config.family in used_by.families]
-        is_condition_searched = any(parent in searched for parent in used_by.depends_on)
-        if candidates and (is_condition_searched or any(config.reads(name) for config in candidates)):
+        is_condition_open = any(parent in undecided for parent in used_by.depends_on)
+        if candidates and (is_condition_open or any(config.reads(name) for config in candidates)):
             continue
         values = {parent: getattr(configs[0], parent) for parent in used_by.depends_on} if candidates else {}
         received = {"family": "/".join(map(str, families or ())), **values}
@@ -139,7 +142,7 @@ def refuse_unused(space: Space, names: Collection[str]) -> None:
         )
 
 
-def refuse_unused_fixed(original: Space, fixed: Mapping[str, Value]) -> None:
+def refuse_unused_fixed(original: Space, fixed: Mapping[str, Value], *, task: str | None = None) -> None:
     """Check that every hyperparameter that the user fixed has an effect on at least one network of a space.
 
     If the family of a space was replaced, the other hyperparameters of the space are checked too. Otherwise they are not:
@@ -149,13 +152,14 @@ def refuse_unused_fixed(original: Space, fixed: Mapping[str, Value]) -> None:
     Args:
         original: The space without the fixed values.
         fixed: The fixed hyperparameters.
+        task: What is predicted; None if the data are not known.
 
     Raises:
         SpaceError: A hyperparameter has no effect.
     """
     space = original.fix(fixed)
     is_replaced = "family" in fixed and all(parameter.name != "family" for parameter in original.parameters)
-    refuse_unused(space, space.names if is_replaced else tuple(fixed))
+    refuse_unused(space, space.names if is_replaced else tuple(fixed), task=task)
 
 
 def boundary_values(parameter: object) -> list[Value]:

@@ -8,7 +8,6 @@ from typing import Any
 import keras
 
 from automl_cxr.config import ASYMMETRIC, TrialConfig
-from automl_cxr.errors import ImpossibleModelError
 from automl_cxr.tasks import MULTICLASS, MULTILABEL
 from automl_cxr.training.finding_losses import FindingLoss, asymmetric, binary_focal
 from automl_cxr.training.schedules import Phase, build_rate
@@ -21,7 +20,7 @@ def _cross_entropy(config: TrialConfig, n_classes: int) -> keras.losses.Loss:
 def _focal(config: TrialConfig, n_classes: int) -> keras.losses.Loss:
     """Build the focal loss of Lin et al. 2017 (arXiv:1708.02002), in which alpha multiplies the term of each class."""
     return keras.losses.CategoricalFocalCrossentropy(
-        alpha=focal_alphas(config, n_classes), gamma=config.focal_gamma, label_smoothing=config.label_smoothing
+        alpha=config.focal_alphas(n_classes), gamma=config.focal_gamma, label_smoothing=config.label_smoothing
     )
 
 
@@ -30,7 +29,7 @@ def _binary_cross_entropy(config: TrialConfig, n_findings: int) -> keras.losses.
 
 
 def _binary_focal(config: TrialConfig, n_findings: int) -> keras.losses.Loss:
-    alphas = focal_alphas(config, n_findings)
+    alphas = config.focal_alphas(n_findings)
     return FindingLoss(binary_focal, label_smoothing=config.label_smoothing, alpha=alphas, gamma=config.focal_gamma)
 
 
@@ -68,21 +67,6 @@ def build_loss(config: TrialConfig, n_classes: int) -> keras.losses.Loss:
         KeyError: The loss is not implemented.
     """
     return LOSSES[config.task][config.loss](config, n_classes)
-
-
-def focal_alphas(config: TrialConfig, n_classes: int) -> list[float]:
-    """Return the weight of each class or finding in the focal loss.
-
-    Raises:
-        ImpossibleModelError: ``config.focal_alpha`` contains neither one number nor one number for each class.
-    """
-    alphas = [float(number) for number in config.focal_alpha.split(",")]
-    if len(alphas) not in (1, n_classes):
-        raise ImpossibleModelError(
-            f"Hyperparameter 'focal_alpha' must contain 1 number or {n_classes}, one for each class; "
-            f"received {len(alphas)} ('{config.focal_alpha}'). `automl-cxr data inspect` shows the classes of the data."
-        )
-    return alphas * (n_classes // len(alphas))
 
 
 def build_optimizer(config: TrialConfig, phase: Phase, *, n_steps: int) -> keras.optimizers.Optimizer:

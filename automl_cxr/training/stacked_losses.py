@@ -15,7 +15,6 @@ from keras import ops
 from automl_cxr.config import ASYMMETRIC, TrialConfig
 from automl_cxr.tasks import MULTICLASS, MULTILABEL
 from automl_cxr.training.finding_losses import asymmetric, binary_focal, smoothed
-from automl_cxr.training.losses import focal_alphas
 
 AddVariable = Callable[[tuple[int, ...]], keras.Variable]
 """Returns a variable with one array of a shape for each head."""
@@ -71,7 +70,7 @@ class ClassLosses:
         yield self._smoothing, [config.label_smoothing for config in configs]
         yield self._is_focal, [config.loss == "focal" for config in configs]
         yield self._gamma, [config.focal_gamma for config in configs]
-        yield self._alpha, [focal_alphas(config, self._n_classes) for config in configs]
+        yield self._alpha, [config.focal_alphas(self._n_classes) for config in configs]
 
 
 class FindingLosses:
@@ -111,7 +110,7 @@ class FindingLosses:
         yield self._is_focal, [config.loss == "focal" for config in configs]
         yield self._is_asymmetric, [config.loss == ASYMMETRIC for config in configs]
         yield self._gamma, [config.focal_gamma for config in configs]
-        yield self._alpha, [focal_alphas(config, self._n_findings) for config in configs]
+        yield self._alpha, [config.focal_alphas(self._n_findings) for config in configs]
         yield self._gamma_positive, [config.asymmetric_gamma_positive for config in configs]
         yield self._gamma_negative, [config.asymmetric_gamma_negative for config in configs]
         yield self._margin, [config.asymmetric_margin for config in configs]

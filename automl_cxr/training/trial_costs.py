@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from automl_cxr.config import TrialConfig
 from automl_cxr.errors import ImpossibleModelError, InfeasibleError
 from automl_cxr.model.latency import BATCH_SIZE, measure_latency
 from automl_cxr.model.memory_estimate import measure_size, refuse_oversized
 from automl_cxr.scoring.objectives import Requirement, measure
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.training.datasets import LabelledPart
-from automl_cxr.training.losses import focal_alphas
 from automl_cxr.training.trial_task import TrialTask
 
 if TYPE_CHECKING:
@@ -31,7 +29,7 @@ def measure_costs(task: TrialTask, n_classes: int, *, n_networks: int = 1) -> di
         ImpossibleModelError: Hyperparameters do not fit the task or the number of classes.
         InfeasibleError: The costs violate a requirement, or one network does not fit in memory.
     """
-    _refuse_conflicts(task.config, n_classes)
+    task.config.refuse_conflicts(n_classes)
     # The largest image size counts: a trial at a lower fidelity must not start if its promotion would be refused.
     largest = dataclasses.replace(task.config, image_size=task.largest_image or task.config.image_size)
     size = measure_size(largest, n_classes)
@@ -39,19 +37,6 @@ def measure_costs(task: TrialTask, n_classes: int, *, n_networks: int = 1) -> di
     _refuse_violated(task.requirements, costs)
     refuse_oversized(size)
     return costs
-
-
-def _refuse_conflicts(config: TrialConfig, n_classes: int) -> None:
-    """Check hyperparameters whose valid values depend on the task and on the number of classes or findings.
-
-    Raises:
-        ImpossibleModelError: A value is not possible.
-    """
-    config.refuse_conflicts()
-    if config.reads("focal_alpha"):
-        focal_alphas(config, n_classes)
-    if config.reads("uncertain_targets"):
-        config.uncertain_ranges(n_classes)
 
 
 def _refuse_violated(requirements: Sequence[Requirement], costs: Mapping[str, float]) -> None:

@@ -21,6 +21,9 @@ def averaged_weights(network: keras.Model) -> Iterator[None]:
     trained = network.trainable_variables
     weights = [keras.ops.convert_to_numpy(variable.value) for variable in trained]
     network.optimizer.finalize_variable_values(trained)
+    # With JAX, a variable and its average are now one array, which a prediction may delete because it donates its inputs.
+    for variable in trained:
+        variable.assign(keras.ops.copy(variable.value))
     try:
         yield
     finally:

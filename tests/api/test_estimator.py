@@ -10,10 +10,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 from sklearn.base import clone
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import DataConversionWarning, NotFittedError
 from sklearn.metrics import accuracy_score
 from sklearn.model_selection import GroupKFold, cross_val_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.multiclass import type_of_target
 
 from automl_cxr import AutoChestXrayClassifier
 from automl_cxr.api.estimator import _class_names, _read_targets
@@ -272,6 +273,16 @@ class TestInputs:
     def test_labels_of_findings_that_are_no_codes_are_refused(self):
         with pytest.raises(DataError, match="received values up to 3"):
             _read_targets(np.array([[1, 3], [0, 0]]))
+
+    @pytest.mark.parametrize("y", [[[1], [0], [1]], np.array([[0.0], [1.0], [0.0]]), pd.DataFrame({"Mass": [0, 1, 1]})])
+    def test_one_column_contains_classes_as_in_scikit_learn(self, y):
+        assert type_of_target(y) == "binary"
+        with pytest.warns(DataConversionWarning, match="column-vector y"):
+            targets = _read_targets(y)
+        assert list(targets.table.columns) == ["label"]
+        assert targets.classes.tolist() == [0, 1]
+        assert type_of_target(np.hstack([y, y])) == "multilabel-indicator"
+        assert _read_targets(np.hstack([y, y])).options["task"] == "multilabel"
 
     def test_class_names_are_distinct_texts(self):
         assert _class_names(np.array([0, 1])) == ["class 0", "class 1"]

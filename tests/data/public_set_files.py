@@ -293,9 +293,10 @@ def object_cxr(root: Path) -> None:
 
 
 def indiana(root: Path) -> None:
-    """Write the Indiana collection: images in one table and reports in another, which no column joins by image."""
-    files = [[n, f"{n}_IM-{n}-1001.dcm.png", "Frontal"] for n in range(N)]
-    reports = [[n, "normal" if n % 2 else "Opacity", "Xray Chest PA and Lateral", f"text {n}"] for n in range(N)]
+    """Write the Indiana collection: two images of each report in one table, and the reports, whose images are not named."""
+    files = [[n, f"{n}_IM-{n}-{view}001.dcm.png", name] for n in range(N) for view, name in ((1, "Frontal"), (2, "Lateral"))]
+    problems = ("normal", "Opacity;Cardiomegaly", "Cardiomegaly", "No Indexing")
+    reports = [[n, problems[n % 4], "Xray Chest PA and Lateral", f"text {n}"] for n in range(N)]
     table(root / "indiana_projections.csv", [["uid", "filename", "projection"], *files])
     table(root / "indiana_reports.csv", [["uid", "Problems", "image", "findings"], *reports])
     pictures(root, [f"images/images_normalized/{row[1]}" for row in files])

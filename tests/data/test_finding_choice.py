@@ -175,3 +175,35 @@ def test_the_normal_form_is_read_identically(root: Path, tmp_path: Path) -> None
     assert again.findings is not None
     assert again.findings.equals(found.findings)
     assert again.table["patient_id"].tolist() == found.images["patient_id"].tolist()
+
+
+LABEL_AMONG_FINDINGS = [f"{n:02}.png,P{n // 2},{n % 2},{int(n % 3 == 0)},{int(n % 4 == 0)}" for n in range(24)]
+WITH_LABEL = "path,patient_id,label,Mass,Edema"
+
+
+def test_a_label_of_0_and_1_beside_findings_is_a_finding(tmp_path: Path) -> None:
+    root = write(tmp_path, LABEL_AMONG_FINDINGS, WITH_LABEL)
+    dataset = load(root)
+    assert (dataset.task, dataset.classes) == ("multilabel", ("label", "Mass", "Edema"))
+    (note,) = (note for note in dataset.notes if "so it is a finding" in note)
+    assert "'label' of labels.csv is one of 3 columns" in note
+    assert "--label-column label" in note
+    for options in ({"label_column": "label"}, {"task": "multiclass"}, {"classes": ("0", "1")}):
+        of_classes = load(root, **options)
+        assert (of_classes.task, of_classes.classes) == ("multiclass", ("0", "1"))
+        assert not any("so it is a finding" in note for note in of_classes.notes)
+    assert load(root, findings=("Mass", "Edema")).classes == ("Mass", "Edema")
+
+
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [
+        ("path,patient_id,label,Mass", "{label},{label}"),  # one other column
+        ("path,patient_id,label,male,smoker", "{label},1,0"),  # properties of patients
+        ("path,patient_id,label,Mass,Edema", "{label},{label},{other}"),  # each image has one class
+        ("path,patient_id,label,Mass,Edema", "class {label},1,{other}"),  # names
+    ],
+)
+def test_a_label_that_is_not_one_of_several_findings_is_the_class(tmp_path: Path, header: str, row: str) -> None:
+    rows = [f"{n:02}.png,P{n // 2},{row.format(label=n % 2, other=1 - n % 2)}" for n in range(24)]
+    assert load(write(tmp_path, rows, header)).task == "multiclass"

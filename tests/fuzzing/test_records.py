@@ -16,7 +16,7 @@ from automl_cxr.ensemble.combiners import CalibratedCombiner, Stacking, Weighted
 from automl_cxr.errors import StudyError
 from automl_cxr.records import PartRecord, SplitRecord
 from automl_cxr.splicing.record import SpliceRecord
-from automl_cxr.splicing.table import COLUMNS, PARENT_COLUMNS
+from automl_cxr.splicing.table import columns_of, parent_columns_of
 from automl_cxr.study.spec import StudySpec
 from automl_cxr.study.store import read_record
 from automl_cxr.study.warm_start import WarmStart
@@ -26,6 +26,7 @@ PART = PartRecord(images=("a.png", "b.png"), labels=(0, 1), patients=("p", "q"))
 DUPLICATE = Duplicate(
     image="a", of="b", kind="near", correlation=0.9, label="x", of_label="y", part="", of_part="", patient="p", of_patient="q"
 )
+COLUMNS, PARENT_COLUMNS = list(columns_of("macro_auc")), list(parent_columns_of("macro_auc"))
 RECORDS = {
     "split": SplitRecord(
         classes=("x", "y"), train=PART, valid=PART, test=("c.png",), seed=1, grouped=True, origin="made",
@@ -49,8 +50,8 @@ RECORDS = {
         shortcut=Shortcut(macro_f1=0.6, low=0.5, high=0.7, chance=0.5, n_folds=3), unreadable={}, notes=(),
     ),
     "splices": SpliceRecord(
-        first="a", second="b", cuts=(("c",), ("d", "e")), table=pd.DataFrame([[1] * len(COLUMNS)], columns=list(COLUMNS)),
-        parents=pd.DataFrame([[0.5] * len(PARENT_COLUMNS)], columns=list(PARENT_COLUMNS)), n_train=5, n_valid=3,
+        first="a", second="b", cuts=(("c",), ("d", "e")), table=pd.DataFrame([[1] * len(COLUMNS)], columns=COLUMNS),
+        parents=pd.DataFrame([[0.5] * len(PARENT_COLUMNS)], columns=PARENT_COLUMNS), n_train=5, n_valid=3, metric="macro_auc",
     ),
 }  # fmt: skip
 COMBINERS = [

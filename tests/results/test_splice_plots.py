@@ -58,8 +58,8 @@ def test_the_sentences_summarise_the_result(scores):
     assert sentences[0].startswith(
         "Ridge heads on 4 pairs of cuts of a and b/0 and 4 single cuts; 100 training and 40 validation"
     )
-    assert sentences[1] == "Best pair: shallow + far, macro-F1 0.900 (0.850..0.950), 1,500 parameters."
-    assert "b/0, as trained, macro-F1 0.800 (0.700..0.900), 15,000 parameters: +0.100 (-0.020..+0.200)" in sentences[2]
+    assert sentences[1] == "Best pair: shallow + far, macro_f1 0.900 (0.850..0.950), 1,500 parameters."
+    assert "b/0, as trained, macro_f1 0.800 (0.700..0.900), 15,000 parameters: +0.100 (-0.020..+0.200)" in sentences[2]
     assert "10.00% of the parameters" in sentences[2]
     assert "Of the 2 pairs on the Pareto front, 1 are not better than a single cut of one branch" in sentences[3]
     assert "optimistic" in sentences[-1]

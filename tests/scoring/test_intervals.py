@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
@@ -14,7 +15,7 @@ from automl_cxr.scoring.best_set import chances_to_be_best
 from automl_cxr.scoring.intervals import Interval, bootstrap_interval, bootstrap_intervals, paired_difference
 from automl_cxr.scoring.metrics import METRICS, macro_f1
 from automl_cxr.scoring.predictions import Predictions
-from automl_cxr.tasks import MULTICLASS
+from automl_cxr.tasks import MULTICLASS, MULTILABEL
 
 CONFUSION = np.array([[0.85, 0.10, 0.05], [0.10, 0.80, 0.10], [0.03, 0.07, 0.90]])
 
@@ -240,3 +241,31 @@ def test_two_hundred_trials_of_two_thousand_images_take_a_second() -> None:
     scored = resampling.resample_scores(labels, stack, patients, [METRICS["macro_f1"]], n_resamples=2000, seed=0)["macro_f1"]
     chances_to_be_best(scored.scores, scored.of_resamples)
     assert time.process_time() - started < 8  # 0.5 measured; slow machines need more
+
+
+@pytest.mark.parametrize("task", [MULTICLASS, MULTILABEL])
+@pytest.mark.parametrize("excess", [0.0, 0.1, 0.3])
+def test_intervals_of_the_calibration_error_cover_the_truth(task: str, excess: float) -> None:
+    """The accuracy, or the frequency of a finding, is below the probability by a known amount in every bin."""
+    rng = np.random.default_rng(0)
+    covered, n_draws, n_images = 0, 60, 200
+    for number in range(n_draws):
+        confidence = rng.uniform(0.55, 0.95, n_images)
+        is_true = (rng.random(n_images) < confidence - excess).astype(np.int64)
+        images, patients = tuple(map(str, range(n_images))), tuple(str(i // 2) for i in range(n_images))
+        if task == MULTICLASS:
+            predictions = Predictions(images, 1 - is_true, np.column_stack([confidence, 1 - confidence]), ("a", "b"), patients)
+        else:
+            predictions = Predictions(images, is_true[:, None], confidence[:, None], ("a",), patients)
+        interval = bootstrap_interval(predictions, metric="calibration_error", n_resamples=200, seed=number)
+        score = METRICS["calibration_error"].function(predictions.labels, predictions.probabilities, None)
+        assert interval.low <= score <= interval.high
+        covered += interval.low <= excess <= interval.high
+    assert covered >= 0.8 * n_draws  # of BCa intervals, at most 0.7 for the smaller errors
+
+
+def test_a_difference_of_calibration_errors_may_be_below_zero() -> None:
+    better, worse = (draw(np.random.default_rng(0), 100) for _ in range(2))
+    worse = replace(worse, probabilities=np.where(worse.probabilities > 0.5, 0.4, 0.3).astype(np.float32))
+    difference, interval = paired_difference(better, worse, metric="calibration_error", n_resamples=100)
+    assert interval.low <= difference < 0

@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from automl_cxr.records import PartRecord, SplitRecord
 from automl_cxr.splicing.finding_heads import fit_finding_heads
 from automl_cxr.splicing.pair_scoring import score_pairs
+from automl_cxr.splicing.ranking import Ranking
 from automl_cxr.tasks import MULTILABEL, UNCERTAIN, UNKNOWN
 
 N_TRAIN, N_VALID = 60, 20
@@ -92,4 +94,8 @@ def test_pairs_are_scored_by_the_known_labels():
     assert list(scores) == [("x", None), (None, "y"), ("x", "y")]
     assert progress == [(number, 9) for number in range(1, 10)]
     assert scores["x", "y"].left_out > max(scores["x", None].left_out, scores[None, "y"].left_out)
+    by_auc = score_pairs({"x": first}, {"y": second}, split, same=False, ranking=Ranking("auc_b"))
+    known = labels[:N_TRAIN, 1] != UNKNOWN
+    auc = roc_auc_score(labels[:N_TRAIN, 1][known], scores["x", None].head.left_out[known, 1])
+    assert by_auc["x", None].left_out == pytest.approx(auc)
     np.testing.assert_array_equal(scores["x", None].predictions.probabilities, fit(labels, first).valid.astype(np.float32))

@@ -4,7 +4,8 @@ import pytest
 from automl_cxr.records import PartRecord, SplitRecord
 from automl_cxr.splicing.costs import Cost
 from automl_cxr.splicing.pair_scoring import list_pairs, score_pairs
-from automl_cxr.splicing.table import COLUMNS, Parent, compare_with_parents, front_of, tabulate
+from automl_cxr.splicing.ranking import Ranking
+from automl_cxr.splicing.table import Parent, columns_of, compare_with_parents, front_of, tabulate
 
 
 def part(name, n, labels):
@@ -50,7 +51,7 @@ def test_single_cuts_and_all_pairs_are_listed():
 
 def test_the_most_informative_pair_ranks_first_and_single_cuts_are_in_the_table(scored):
     _, table, _ = scored
-    assert list(table.columns) == list(COLUMNS)
+    assert list(table.columns) == list(columns_of("macro_f1"))
     assert len(table) == 8
     best = table.iloc[0]
     assert (best["rank"], best["first_cut"], best["second_cut"]) == (1, "deep", "far")
@@ -98,3 +99,17 @@ def test_progress_is_reported(features):
     calls = []
     score_pairs(first, first, split, same=True, on_pair=lambda *counts: calls.append(counts))
     assert calls == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_pairs_are_ranked_by_the_metric_of_the_study(features):
+    first, second, split = features
+    ranking = Ranking("log_loss", seed=1)
+    scores = score_pairs(first, second, split, same=False, ranking=ranking)
+    table = tabulate(scores, {pair: Cost(COSTS[pair[0]] + COSTS[pair[1]], 1000) for pair in scores}, ranking)
+    assert list(table.columns) == list(columns_of("log_loss"))
+    assert table["log_loss"].is_monotonic_increasing  # lower is better
+    assert tuple(table.loc[0, ["first_cut", "second_cut"]]) == ("deep", "far")
+    assert table.loc[0, "pareto"]
+    assert table.loc[0, "log_loss"] == pytest.approx(ranking.score(scores["deep", "far"].predictions))
+    worse, better = scores["shallow", "near"].predictions, scores["deep", "far"].predictions
+    assert compare_with_parents(better, 80, [Parent("worse", worse, 17)], ranking)["difference_high"][0] < 0

@@ -106,3 +106,23 @@ def test_a_record_without_a_task_is_of_classes(prepare: Prepare) -> None:
     assert (spec.task, spec.is_multilabel, spec.objective) == ("multiclass", False, "macro_f1")
     with pytest.raises(StudyMismatchError, match="with task 'multiclass'; received 'multilabel'"):
         dataclasses.replace(spec, task="multilabel").require_same(spec)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fixed": {"imbalance": "oversample"}}, "received oversample. Use imbalance=none"),
+        ({"space": "fused"}, "contains none at --image-size 32"),
+        ({"fixed": {"task": "multiclass"}}, "'task' belongs to the study"),
+    ],
+)
+def test_impossible_settings_are_refused_before_images_are_decoded(
+    prepare: Prepare, findings: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, object], message: str
+) -> None:
+    monkeypatch.setattr("automl_cxr.study.prepare.load_images", lambda *_: pytest.fail("images are decoded"))
+    with pytest.raises(UsageError, match=message):
+        prepare(data=findings, **options)
+
+
+def test_targets_of_uncertain_labels_can_be_set_for_findings(prepare: Prepare, findings: Path) -> None:
+    assert prepare(data=findings, fixed={"uncertain_targets": "ones,zeros"}).store.spec.fixed["uncertain_targets"]

@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 
@@ -7,6 +8,7 @@ from automl_cxr.training import trainer
 from automl_cxr.training.datasets import LabelledPart
 from automl_cxr.training.epoch_tracker import Objective
 from automl_cxr.training.trainer import Training, predict_probabilities
+from automl_cxr.training.weight_averages import KeepWeights, averaged_weights
 
 SMALL = {
     "image_size": 16,
@@ -61,3 +63,17 @@ def test_the_averages_are_an_exponential_moving_average_over_steps():
         expected = 0.5 * expected + 0.5 * one
     np.testing.assert_allclose(checkpoints[-1].optimizer[1], expected, atol=1e-6)
     assert not np.allclose(expected, weights[-1], atol=1e-4)
+
+
+def test_averages_outlive_a_prediction_with_them():
+    """With JAX, a prediction donates the arrays of the weights, which must not be those of the averages."""
+    network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    network.compile(keras.optimizers.SGD(0.1, use_ema=True), loss="mse")
+    features, targets = np.ones((8, 4), np.float32), np.zeros((8, 3), np.float32)
+    network.fit(features, targets, verbose=0, callbacks=[KeepWeights()])
+    with averaged_weights(network):
+        network.predict(features, verbose=0)
+        averages = [keras.ops.convert_to_numpy(variable.value) for variable in network.trainable_variables]
+    stored = [keras.ops.convert_to_numpy(variable.value) for variable in network.optimizer.variables]
+    assert all(any(np.array_equal(average, value) for value in stored) for average in averages)
+    network.fit(features, targets, verbose=0, callbacks=[KeepWeights()])

@@ -65,6 +65,11 @@ def finding_columns(columns: Mapping[int, Iterable[str]], *, fewest: int = 2) ->
     return tuple(found) if len(found) >= fewest and n_present else ()
 
 
+def states_finding(text: str) -> bool:
+    """Return whether a text in a column of a finding states that it is present."""
+    return _STATES.get(text.strip().casefold()) == _PRESENT
+
+
 def from_columns(columns: Mapping[str, Sequence[str]]) -> list[Findings]:
     """Combine columns of findings, one text for each image, to the findings of each image.
 

@@ -168,6 +168,17 @@ PUBLIC_SETS = (
         id_pattern="^(.+)_image$",
     ),
     TableFormat(
+        name="indiana",
+        description="Indiana University collection: indiana_projections.csv and indiana_reports.csv beside the images",
+        tables=(("indiana_projections.csv", ""),),
+        header=("uid", "filename", "projection"),
+        columns={"image": ("filename",), "label": ("Problems",), "patient_id": ("uid",)},  # a patient has one report
+        joins=(Join("indiana_reports.csv", ("uid",)),),
+        unlabelled=frozenset(
+            {"No Indexing", "no indexing", *(f"{word}echnical Quality of Image Unsatisfactory" for word in "Tt")}
+        ),
+    ),
+    TableFormat(
         name="nih",
         description="NIH ChestX-ray14: Data_Entry*.csv or sample_labels.csv beside folders of images, optionally with "
         "train_val_list.txt and test_list.txt",

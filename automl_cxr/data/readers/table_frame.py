@@ -10,7 +10,7 @@ from automl_cxr.csv_io import read_text_table
 from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.files import IMAGE_SUFFIXES
 from automl_cxr.data.layout_rows import PART_OF_NAME
-from automl_cxr.data.readers.findings import are_regions, finding_columns
+from automl_cxr.data.readers.findings import are_regions, finding_columns, states_finding
 from automl_cxr.data.table_columns import (
     COLUMN_NAMES,
     Columns,
@@ -21,6 +21,7 @@ from automl_cxr.data.table_columns import (
     match_key,
 )
 from automl_cxr.errors import DataError, UnknownNameError
+from automl_cxr.tasks import MULTICLASS
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".tab", ".txt", ".xlsx", ".xlsm")
 _SAMPLE = 50  # rows that decide which column names the images
@@ -156,12 +157,14 @@ class Roles:
         findings: Positions of the columns that state one finding each, if there is no label column.
         is_box_table: Whether a row describes a region of an image, so that an image may have several rows.
         has_regions: Whether the label column contains regions and not names.
+        label_finding: Position of the column with the name of a label column that is used as one of the findings, or None.
     """
 
     positions: Mapping[str, tuple[int, ...]]
     findings: tuple[int, ...] = ()
     is_box_table: bool = False
     has_regions: bool = False
+    label_finding: int | None = None
 
     def texts(self, frame: Frame, role: str) -> list[str] | None:
         """Return the texts of a role without outer spaces, except for images; None if no column has this role."""
@@ -187,6 +190,17 @@ class Roles:
         if self.findings:
             used["label"] = f"{len(self.findings)} columns: {list_names([frame.header[place] for place in self.findings])}"
         return used
+
+    def notes(self, frame: Frame) -> list[str]:
+        """Return messages about uses that the user may not expect."""
+        if self.label_finding is None:
+            return []
+        name = frame.header[self.label_finding].strip()
+        note = (
+            f"Column '{name}' of {frame.path.name} is one of {len(self.findings)} columns of 0 and 1, so it is a finding. "
+            f"--label-column {name} uses it as the class of the image; --findings A,B chooses other columns."
+        )
+        return [note]
 
     def unused(self, frame: Frame) -> list[str]:
         """Return the names of the columns that have no role."""
@@ -232,10 +246,13 @@ def find_roles(
         positions["reader"] = (readers[0],)
     is_box_table = sum(match_key(name) in BOX_NAMES for name in frame.header) >= 2
     finding_columns: tuple[int, ...] = ()
+    label_finding = None
     if "label" not in positions:
         taken = {place for places in positions.values() for place in places}
         finding_columns = tuple(place for name in findings if (place := frame.position(name)) is not None)
         label = None if finding_columns else _label_column(frame, names, taken, options)
+        if label is not None and _is_one_of_findings(frame, label, taken, names, options, is_box_table=is_box_table):
+            label, label_finding = None, label
         if label is not None:
             positions["label"] = (label,)
         elif not finding_columns:
@@ -243,7 +260,7 @@ def find_roles(
     used = {str(number): frame.header[place] for number, place in enumerate(_all(positions.values()))}
     check_unique(frame.header, used, frame.path)
     has_regions = "label" in positions and are_regions(frame.columns[positions["label"][0]])
-    return Roles(positions, finding_columns, is_box_table or has_regions, has_regions)
+    return Roles(positions, finding_columns, is_box_table or has_regions, has_regions, label_finding)
 
 
 def _all(places: object) -> Iterator[int]:
@@ -334,6 +351,23 @@ def _label_column(frame: Frame, names: Columns, taken: set[int], options: DataOp
     return others[0] if _repeats(column) or are_regions(column) else None
 
 
+def _is_one_of_findings(
+    frame: Frame, label: int, taken: set[int], names: Columns, options: DataOptions, *, is_box_table: bool
+) -> bool:
+    """Return whether a label column of 0 and 1 is beside two or more other columns of 0 and 1, which it may belong to.
+
+    It is not one of them if all images have exactly one of the others: these state the class, which has its own column. The
+    label columns of public data sets, and of users who choose classes, are known.
+    """
+    if names["label"] != COLUMN_NAMES["label"] or options.task == MULTICLASS or options.classes or options.finding:
+        return False
+    if not finding_columns({label: frame.columns[label]}, fewest=1):
+        return False
+    others = finding_columns(_possible_findings(frame, taken | {label}, is_box_table=is_box_table))
+    n_present = {sum(map(states_finding, texts)) for texts in zip(*(frame.columns[place] for place in others), strict=True)}
+    return bool(others) and n_present != {1}
+
+
 def _columns_of_chosen_findings(frame: Frame, options: DataOptions) -> set[int]:
     """Return the positions of the columns that the user chose as findings, such as a finding that is called "label"."""
     chosen = set(map(fold_name, options.findings or ()))
@@ -355,13 +389,8 @@ def _finding_columns(
     Raises:
         DataError: There are none.
     """
-    others = [place for place, name in enumerate(frame.header) if place not in taken and name.strip()]
-    possible = [
-        place
-        for place in others
-        if match_key(frame.header[place]) not in (_NO_FINDING_NAMES | (BOX_NAMES if is_box_table else set()))
-    ]
-    binary = finding_columns({place: frame.columns[place] for place in possible}, fewest=1 if options.wants_findings else 2)
+    possible = _possible_findings(frame, taken, is_box_table=is_box_table)
+    binary = finding_columns(possible, fewest=1 if options.wants_findings else 2)
     if binary:
         return binary
     uses = [f"'{frame.header[place].strip()}' ({role})" for role, place in chosen.items() if place is not None]
@@ -370,6 +399,16 @@ def _finding_columns(
         f"The table '{frame.path}' must have a column {'|'.join(COLUMN_NAMES['label'][:3])}, or a column of 0 and 1 for each "
         f"finding; received {_describe_header(frame)}{used}. Name the labels with --label-column."
     )
+
+
+def _possible_findings(frame: Frame, taken: set[int], *, is_box_table: bool) -> dict[int, Sequence[str]]:
+    """Return the columns without another use whose names are not those of properties of patients or boxes, by position."""
+    excluded = _NO_FINDING_NAMES | (BOX_NAMES if is_box_table else set())
+    return {
+        place: frame.columns[place]
+        for place, name in enumerate(frame.header)
+        if place not in taken and name.strip() and match_key(name) not in excluded
+    }
 
 
 def _describe_header(frame: Frame) -> str:

@@ -121,7 +121,8 @@ def _read_table(path: Path, part: str, options: DataOptions, public: TableFormat
     if listed_parts:
         splits = [listed_parts.get(text.strip(), "") for text in images]
     part_of = parse_parts(splits or (), path.name, resplit=options.resplit)
-    notes = [f"{count} rows of {path.name} are not used: their {column} is not {kept}." for column, kept, count in n_left_out]
+    notes = roles.notes(frame)
+    notes += [f"{count} rows of {path.name} are not used: their {column} is not {kept}." for column, kept, count in n_left_out]
     if frame.encoding:
         notes.append(f"{path.name} is not UTF-8 and is read as {frame.encoding}.")
     if listed_parts and not any(part_of.values()):

@@ -292,7 +292,25 @@ ROWS = [
         Seen("csv", {"annotation": 6, "no annotation": 6}),
         {"labels": "train.csv"},
     ),
-    Row("indiana", files.indiana, r"none of 1 images .* Another table lists the images: --labels \S+projections\.csv"),
+    Row(
+        "indiana",
+        files.indiana,
+        Seen("indiana", {"Opacity": 6, "Cardiomegaly": 12}, 9, {}, {"frontal": 9, "lateral": 9}, "6 rows of .* not used"),
+        KEEP,
+    ),
+    Row(
+        "indiana, frontal",
+        files.indiana,
+        Seen(
+            "indiana",
+            {"no Cardiomegaly": 3, "Cardiomegaly": 6},
+            9,
+            {},
+            {"frontal": 9},
+            r"9 of 18 images are not used \(--projections frontal\): 9 lateral",
+        ),
+        {"finding": "Cardiomegaly", "projections": ("frontal",)},
+    ),
     Row(
         "jsrt",
         files.jsrt,

@@ -148,7 +148,9 @@ def test_findings_with_names_of_other_columns_can_be_chosen(root: Path) -> None:
     rows = [(path, n % 2, n // 2 % 2, n // 3 % 2) for n, path in enumerate(IMAGES)]
     (root / "labels.csv").write_text(table([["path", "label", "image", "Edema, mild"], *rows]))
     by_default = load_dataset(root, DataOptions(min_positives=1))
-    assert by_default.classes == ("0", "1"), "the column label contains the labels"
+    assert by_default.classes == ("label", "image", "Edema, mild"), "the column label is one of several columns of 0 and 1"
+    of_label = load_dataset(root, DataOptions(min_positives=1, label_column="label"))
+    assert of_label.classes == ("0", "1")
     names = ("image", "label", "Edema, mild")
     dataset = load_dataset(root, DataOptions(min_positives=1, findings=names))
     assert (dataset.task, dataset.classes) == ("multilabel", names)

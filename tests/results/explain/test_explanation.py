@@ -401,6 +401,8 @@ def test_each_finding_of_an_image_is_explained(models, pictures, tmp_path):
     assert list(index["file"].str.casefold().drop_duplicates()[:3]) == [
         f"0001_square_{part}_gradcam.png" for part in ("nodule-mass-1", "nodule-mass-2", "edema")
     ]
+    with pytest.raises(UnknownNameError, match=r"finding 'Oedema'.*Did you mean 'Edema'"):
+        explain(of_findings, pictures[:1], class_name="Oedema")
     chosen = explain(of_findings, pictures[:2], explained={str(pictures[0]): names[1:]}, class_name=names[0])
     assert [overlay.explained for overlay in chosen] == [names[1], names[2], names[0]]
     sheets = explain(of_findings, pictures[:1], method="activations")

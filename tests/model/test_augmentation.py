@@ -44,7 +44,8 @@ def by_keras(pictures, layer):
 
 
 def by_affine_transform(pictures, matrix, fill):
-    transformed = keras.ops.image.affine_transform(pictures, np.array([*matrix, 0.0, 0.0], np.float32), fill_mode=fill)
+    matrices = np.tile(np.array([*matrix, 0.0, 0.0], np.float32), (len(pictures), 1))
+    transformed = keras.ops.image.affine_transform(pictures, matrices, fill_mode=fill)
     return keras.ops.convert_to_numpy(transformed)
 
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import keras
 
+from automl_cxr.model.augmentation import without_augmentation
+
 _NAME = "fold_{}"
 _AVERAGE = "average"
 
@@ -13,12 +15,13 @@ _AVERAGE = "average"
 def average_networks(networks: Sequence[keras.Model]) -> keras.Model:
     """Build a model from raw pixels to the mean of the probabilities of several networks.
 
-    The networks' layers are shared, not copied; ``network_of_fold`` returns each network.
+    The networks' layers are shared, not copied, except for augmentation, which is left out. ``network_of_fold`` returns each
+    network.
     """
     pixels = keras.Input(networks[0].input_shape[1:], name="pixels")
     probabilities = [
         keras.Model(network.input, network.output, name=_NAME.format(number))(pixels)
-        for number, network in enumerate(networks, start=1)
+        for number, network in enumerate(map(without_augmentation, networks), start=1)
     ]
     # Under mixed precision the mean of float32 probabilities would be rounded to bfloat16.
     mean = keras.layers.Average(name="mean", dtype="float32")(probabilities)

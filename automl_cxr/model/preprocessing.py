@@ -1,18 +1,19 @@
 """The preprocessing layers of every network: Otsu's mask, augmentation, scaling, channels and resizer.
 
-Only layers and operations of Keras are used, so that a saved model can be loaded without this package.
+Except for the augmentation, which saved models do not contain, only layers and operations of Keras are used, so that a saved
+model can be loaded without this package.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from dataclasses import asdict
 
 import keras
-from keras import layers, ops
+from keras import layers
 
 from automl_cxr.config import TrialConfig
 from automl_cxr.input_sizes import inner_size
+from automl_cxr.model.augmentation import AugmentationRanges, RandomAugmentation
 from automl_cxr.model.otsu import keep_below_otsu
 from automl_cxr.model.resizer import learnable_resizer
 
@@ -28,10 +29,8 @@ def raw_pixels(config: TrialConfig) -> tuple[keras.KerasTensor, keras.KerasTenso
     pixels = keras.Input((config.image_size, config.image_size, 1), name="pixels")
     x = layers.AveragePooling2D(config.downsample, name="downsample")(pixels) if config.downsample > 1 else pixels
     x = keep_below_otsu(x) if config.otsu else x
-    for augment in _augmentation(config):
-        # Without this argument, Keras' random layers are active when a model is called directly, outside of training.
-        x = augment(x, training=None)
-    return pixels, x
+    ranges = AugmentationRanges.from_config(config)
+    return pixels, RandomAugmentation(config.seed, asdict(ranges))(x) if ranges.has_effect else x
 
 
 def scaled_channels(x: keras.KerasTensor, config: TrialConfig) -> keras.KerasTensor:
@@ -65,43 +64,3 @@ def _resized(x: keras.KerasTensor, config: TrialConfig) -> keras.KerasTensor:
     if config.resizer == 0:
         return x
     return learnable_resizer(x.shape[1], inner_size(config), n_channels=x.shape[-1])(x)
-
-
-def _brightening(kind: str, strength: float, seed: int) -> Callable[..., keras.KerasTensor]:
-    if kind not in ("add", "multiply"):
-        raise NotImplementedError(f"No layer is implemented for brightening '{kind}'.")
-    if kind == "add":
-        return layers.RandomBrightness(strength, value_range=(0, 255), seed=seed, name="brightness")
-
-    def multiply(x: keras.KerasTensor, training: bool | None) -> keras.KerasTensor:
-        # Keras has no layer for it. RandomBrightness on one pixel per image yields the factor of the image.
-        grey = 0.5 * ops.ones_like(x[:, :1, :1, :])
-        brighten = layers.RandomBrightness(strength / 2, value_range=(0, 1), seed=seed, name="brightness")
-        factor = 2 * brighten(grey, training=training)
-        return ops.clip(x * factor, 0, 255)
-
-    return multiply
-
-
-def _augmentation(config: TrialConfig) -> list[Callable[..., keras.KerasTensor]]:
-    """List the random layers with an effect, each at its own strength times ``config.augmentation``.
-
-    The horizontal flip has no strength of its own: it is used whenever ``config.augmentation`` is above 0, because the side
-    rarely matters for a diagnosis.
-    """
-    strength, seed, fill = config.augmentation, config.seed, config.fill
-    rotation = (config.rotation_low * strength / 360, config.rotation_high * strength / 360)
-    shear = math.tan(math.radians(config.shear * strength))
-    shift, zoom = config.shift * strength, config.zoom * strength
-    brightness, contrast = config.brightness * strength, config.contrast * strength
-    candidates = [
-        (config.flip and strength > 0, lambda: layers.RandomFlip("horizontal", seed=seed, name="flip")),
-        (any(rotation), lambda: layers.RandomRotation(rotation, fill_mode=fill, seed=seed + 1, name="rotation")),
-        (shift > 0, lambda: layers.RandomTranslation(shift, shift, fill_mode=fill, seed=seed + 2, name="shift")),
-        (zoom > 0, lambda: layers.RandomZoom(zoom, fill_mode=fill, seed=seed + 3, name="zoom")),
-        (brightness > 0, lambda: _brightening(config.brightening, brightness, seed + 4)),
-        (contrast > 0, lambda: layers.RandomContrast(contrast, value_range=(0, 255), seed=seed + 5, name="contrast")),
-        # Keras 3.15 cannot load the range that it saves for a single number. With (0, shear) it draws both signs.
-        (shear > 0, lambda: layers.RandomShear((0.0, shear), fill_mode=fill, seed=seed + 6, name="shear")),
-    ]
-    return [build() for has_effect, build in candidates if has_effect]

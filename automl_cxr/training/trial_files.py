@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from automl_cxr.io import sha256_of_file
+from automl_cxr.model.augmentation import without_augmentation
 from automl_cxr.model.build import backend_versions
 from automl_cxr.model.freezing import set_phase
 from automl_cxr.records import EpochRecord
@@ -48,7 +49,7 @@ def save_trial(
         folder: Folder of the trial.
         epochs: Rows of history.csv, at least one.
         predictions: Content of valid.npz.
-        model: Content of model.keras.
+        model: Content of model.keras, which is saved without augmentation.
         save_model: Function that writes model.keras; None for ``keras.Model.save``.
     """
     with (folder / "history.csv").open("w", newline="", encoding="utf-8") as file:
@@ -56,12 +57,13 @@ def save_trial(
         writer.writeheader()
         writer.writerows(epochs)
     predictions.to_npz(folder / "valid.npz")
+    saved = without_augmentation(model)
     if model.compiled:
-        model.compile()  # with a new optimizer: the moments of the trained one would triple the file size
+        saved.compile()  # with a new optimizer: the moments of the trained one would triple the file size
     if save_model is None:
-        model.save(folder / "model.keras")
+        saved.save(folder / "model.keras")
     else:
-        save_model(model, folder / "model.keras")
+        save_model(saved, folder / "model.keras")
     for path in folder.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())

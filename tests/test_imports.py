@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "automl_cxr"
 
 # Packages and modules of each layer, from the bottom up; a module imports lower layers and its own package only.
 LAYERS = (
-    {"errors", "io", "cache_folder", "table_files", "tasks", "terminal", "text_records", "version"},
+    {"errors", "io", "cache_folder", "prefetch", "table_files", "tasks", "terminal", "text_records", "version"},
     {"csv_io", "file_copies", "hardware", "conv_spec", "optuna_private"},
     {"architectures"},
     {"data", "scoring", "config", "records", "weight_files"},

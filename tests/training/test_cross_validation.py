@@ -17,7 +17,7 @@ from automl_cxr.study.options import SearchOptions
 from automl_cxr.study.prepare import prepare_study
 from automl_cxr.training.cross_validation import cross_validate, fold_seed, load_fold_parts, predict_out_of_fold
 from automl_cxr.training.datasets import LabelledPart
-from automl_cxr.training.trainer import predict_probabilities
+from automl_cxr.training.passes import predict_probabilities
 from automl_cxr.training.trial import TrialTask
 
 K = 3

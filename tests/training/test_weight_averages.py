@@ -6,7 +6,8 @@ from automl_cxr.model.build import build_model
 from automl_cxr.training import trainer
 from automl_cxr.training.datasets import LabelledPart
 from automl_cxr.training.epoch_tracker import Objective
-from automl_cxr.training.trainer import Training, predict_probabilities
+from automl_cxr.training.passes import predict_probabilities
+from automl_cxr.training.trainer import Training
 
 SMALL = {
     "image_size": 16,

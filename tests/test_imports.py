@@ -33,7 +33,7 @@ LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in name
 IMPORTING_MODULES = {
     "keras": ("model/", "training/"),
     "tensorflow": ("model/devices.py", "model/export_check.py", "model/gradients.py"),
-    "jax": ("model/devices.py", "model/gradients.py"),
+    "jax": ("model/compilation_cache.py", "model/devices.py", "model/gradients.py"),
     "torch": ("model/devices.py", "model/gradients.py"),
     "ray": ("engine/ray_execution.py", "engine/file_transfer.py"),
     "optuna": (

@@ -20,6 +20,7 @@ import keras
 
 from automl_cxr.errors import TrialError, UsageError
 from automl_cxr.hardware import GPUS, cpu_model, describe_machine, n_usable_cores
+from automl_cxr.model.compilation_cache import use_compilation_cache
 
 _TENSOR_FRACTION = 0.9  # of a share; the driver's context and the compiled kernels are not counted by any backend
 _MIB = 2**20
@@ -27,7 +28,7 @@ _MIB = 2**20
 
 def has_gpu() -> bool:
     """Return whether Keras' backend computes on a GPU."""
-    limit_gpu_memory()  # the next lines start the backend
+    configure_backend()  # the next lines start the backend
     if keras.backend.backend() == "torch":
         return keras.ops.zeros(()).device.type != "cpu"
     try:
@@ -58,8 +59,9 @@ def n_devices() -> int:
 
 
 @functools.cache
-def limit_gpu_memory() -> None:
-    """Limit this process to its share of a GPU's memory, so that other processes on the GPU can use theirs.
+def configure_backend() -> None:
+    """Limit this process to its share of a GPU's memory, so that other processes on the GPU can use theirs; use the cache of
+    compiled functions.
 
     Call it before any computation, because a backend reserves its memory when it starts; ``has_gpu`` calls it too. Later calls
     do nothing. Without a GPU, or with a whole one, there is no limit.
@@ -67,6 +69,7 @@ def limit_gpu_memory() -> None:
     Raises:
         TrialError: The memory of the GPU cannot be determined.
     """
+    use_compilation_cache()
     if n_assigned_gpus() < 1:
         _LIMITS[keras.backend.backend()](_TENSOR_FRACTION * n_assigned_gpus())
 

@@ -25,6 +25,7 @@ from automl_cxr.training.weight_averages import KeepWeights
 
 _SMALL_STEP = 5e8  # multiply-adds of a batch in the forward pass; they take 20 to 50 ms on one core
 _PREDICTION_BATCH = 32  # for small networks at every training batch size, so that only one graph is traced
+_LARGER_PREDICTION = 4  # times the training batch, on a GPU; inference keeps few feature maps, so that it needs no more memory
 
 
 def fit_epoch(model: keras.Model, config: TrialConfig, train: Part, *, epoch: int, learning_rate: float) -> float:
@@ -60,7 +61,8 @@ def predict_probabilities(model: keras.Model, part: Part, *, batch_size: int = 3
         rows = _PREDICTION_BATCH if _has_small_steps(model, batch_size=batch_size) else batch_size
         predicted = predict_batches(model, part.batch, n, batch_size=rows)
     else:
-        predicted = _predict(model, part, batch_size=divisible_size(min(batch_size, n)))
+        n_together = _LARGER_PREDICTION * batch_size if has_gpu() else batch_size
+        predicted = _predict(model, part, batch_size=divisible_size(min(n_together, n)))
     probabilities = np.asarray(predicted, np.float32)[:n]
     check_finite_predictions(probabilities)
     return probabilities
@@ -108,11 +110,11 @@ def _fit(model: keras.Model, batches: TrainingBatches) -> float:
 
 def _predict(model: keras.Model, part: Part, *, batch_size: int) -> np.ndarray:
     """Predict a part in batches of a constant size; the last one repeats images, whose predictions follow the others."""
-    n_rows = len(part.rows)
-    n_batches = n_steps(n_rows, batch_size)
+    n = len(part.rows)
+    n_batches = n_steps(n, batch_size)
 
     def inputs(number: int) -> tuple[Any]:
-        return (part.batch(np.arange(number * batch_size, (number + 1) * batch_size) % n_rows),)
+        return (part.batch(np.arange(number * batch_size, (number + 1) * batch_size) % n),)
 
     with data_parallel():
         return model.predict(prefetched(inputs, n_batches), steps=n_batches, verbose=0, callbacks=_ResultsOnDevice(model))

@@ -93,12 +93,12 @@ def test_pytorch_supports_one_device_only(monkeypatch):
 def share(monkeypatch):
     """Assign a quarter of a GPU to a process without a limit so far."""
     monkeypatch.setenv("AUTOML_CXR_GPUS", "0.25")
-    devices.limit_gpu_memory.cache_clear()
+    devices.configure_backend.cache_clear()
     yield
-    devices.limit_gpu_memory.cache_clear()
+    devices.configure_backend.cache_clear()
 
 
-@pytest.mark.parametrize("starts_the_backend", [devices.limit_gpu_memory, devices.has_gpu, devices.describe_worker])
+@pytest.mark.parametrize("starts_the_backend", [devices.configure_backend, devices.has_gpu, devices.describe_worker])
 def test_the_share_of_jax_is_set_before_it_starts(starts_the_backend, share, monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "replaced during the test")

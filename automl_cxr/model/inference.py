@@ -11,7 +11,8 @@ import keras
 import numpy as np
 
 from automl_cxr.errors import NonFiniteLossError, TrialError
-from automl_cxr.model.devices import has_gpu
+from automl_cxr.model.devices import has_bfloat16, has_gpu
+from automl_cxr.model.precision import in_float32
 from automl_cxr.prefetch import prefetched
 
 _BATCH_SIZE = 32  # images, on a CPU and at least
@@ -22,14 +23,17 @@ _GPU_PIXELS = _GPU_BATCH_SIZE * 224**2  # of a batch; limits the memory that fea
 def load_model(path: str) -> keras.Model:
     """Load a saved model without running code from the file.
 
+    A model that was trained in mixed precision computes in float32 on devices without bfloat16.
+
     Raises:
         TrialError: The file is missing or damaged.
     """
     try:
-        return keras.models.load_model(path, compile=False, safe_mode=True)
+        model = keras.models.load_model(path, compile=False, safe_mode=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
         problem = "is damaged, or is not a Keras model" if Path(path).is_file() else "does not exist"
         raise TrialError(f"The model file {path} {problem}.") from error
+    return model if has_bfloat16() else in_float32(model)
 
 
 def prediction_batch_size(image_size: int) -> int:

@@ -88,13 +88,14 @@ def measure_network(name: str, *, image_size: int, batch_size: int, n_steps: int
     from automl_cxr.training.trainer import Training
 
     config = TrialConfig.from_values(
-        {**NETWORKS[name], "image_size": image_size, "batch_size": batch_size, "epochs": repeats + 3, "patience": repeats + 3}
+        {**NETWORKS[name], "image_size": image_size, "batch_size": batch_size, "epochs": repeats + 2, "patience": repeats + 2}
     )
     n_train, n_valid = n_steps * batch_size - batch_size // 2, batch_size  # the last batch is half full
     rows = np.random.default_rng(0).permutation(n_train + n_valid)
     labels = np.arange(n_train + n_valid) % _N_CLASSES
     with tempfile.TemporaryDirectory() as folder:
-        images = np.lib.format.open_memmap(Path(folder) / "images.npy", "w+", np.uint8, (len(rows), image_size, image_size))
+        n_images = max(64, len(rows))
+        images = np.lib.format.open_memmap(Path(folder) / "images.npy", "w+", np.uint8, (n_images, image_size, image_size))
         images[:] = np.random.default_rng(0).integers(0, 256, images.shape, np.uint8)
         train, valid = (LabelledPart(images, own, labels[own]) for own in (rows[:n_train], rows[n_train:]))
         ours = build_model(config, _N_CLASSES, steps_per_epoch=n_steps)
@@ -104,6 +105,8 @@ def measure_network(name: str, *, image_size: int, batch_size: int, n_steps: int
         bare = build_model(config, _N_CLASSES, steps_per_epoch=n_steps)
         compile_network(bare, config, plan_phases(config)[0], n_steps=n_steps)
         pixels, valid_pixels = (part.batch(np.arange(len(part.rows))) for part in (train, valid))
+        predicted = images[: n_images // 32 * 32]  # whole batches
+        predicted_pixels = np.array(predicted)[..., None]
         targets = np.eye(_N_CLASSES, dtype=np.float32)[train.labels]
         weights = np.ones(n_train, np.float32)
 
@@ -112,28 +115,31 @@ def measure_network(name: str, *, image_size: int, batch_size: int, n_steps: int
             bare.predict(valid_pixels, batch_size=batch_size, verbose=0)
 
         def features(network: Any) -> None:
-            for _ in compute_features(network, images[:n_train]):
+            for _ in compute_features(network, predicted):
                 pass
 
         base = keras.Model(ours.input, ours.get_layer("vector").output)
         works: dict[str, tuple[Callable[[], Any], Callable[[], Any], int]] = {
             "training": (lambda: next(epochs), bare_epoch, n_train),
             "predict": (
-                lambda: predict_images(ours, images[:n_train]),
-                lambda: bare.predict(pixels, batch_size=32, verbose=0),
-                n_train,
+                lambda: predict_images(ours, predicted),
+                lambda: bare.predict(predicted_pixels, batch_size=32, verbose=0),
+                len(predicted),
             ),
-            "features": (lambda: features(base), lambda: base.predict(pixels, batch_size=32, verbose=0), n_train),
+            "features": (
+                lambda: features(base),
+                lambda: base.predict(predicted_pixels, batch_size=32, verbose=0),
+                len(predicted),
+            ),
         }
         figures: dict[str, Any] = {"precision": resolved_precision(config), "worker": describe_worker()}
-        for work, (own, other, n_images) in works.items():
-            times = {"ours": Timed(), "bare": Timed()}
+        for work, (own, other, n_done) in works.items():
+            times, copies = {"ours": Timed(), "bare": Timed()}, {}
             own(), other()  # compile
             for _ in range(repeats):
-                times["ours"].run(own, n_images)
-                times["bare"].run(other, n_images)
-            figures[work] = {who: vars(timed) for who, timed in times.items()}
-        figures["copies"] = {"ours": count_copies(lambda: next(epochs)), "bare": count_copies(bare_epoch)}
+                for who, run in (("ours", own), ("bare", other)):
+                    copies[who] = count_copies(lambda: times[who].run(run, n_done))  # noqa: B023 - called at once
+            figures[work] = {"copies": copies, **{who: vars(timed) for who, timed in times.items()}}
 
         one_batch = [keras.ops.convert_to_tensor(values[:batch_size]) for values in (pixels, targets)]
         parts = {"gradient steps": Timed(), "validation": Timed()}
@@ -197,7 +203,7 @@ def main() -> None:
         steps, validation = first["shares"].values()
         shares = " | ".join(f"{share:.1%}" for share in (steps, validation, 1 - steps - validation))
         device = f"{first['worker']['device']}, {first['worker']['backend']}"
-        copies = f"{first['copies']['ours']} | {first['copies']['bare']}"
+        copies = f"{first['training']['copies']['ours']} | {first['training']['copies']['bare']}"
         print(f"| {name} | {n} | {device} | {first['precision']} | {shares} | {copies} |")
 
 

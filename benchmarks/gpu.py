@@ -90,7 +90,7 @@ def measure_network(name: str, *, image_size: int, batch_size: int, n_steps: int
     config = TrialConfig.from_values(
         {**NETWORKS[name], "image_size": image_size, "batch_size": batch_size, "epochs": repeats + 2, "patience": repeats + 2}
     )
-    n_train, n_valid = n_steps * batch_size - batch_size // 2, batch_size  # the last batch is half full
+    n_train, n_valid = n_steps * batch_size - 1, batch_size  # the last batch is filled up with one image
     rows = np.random.default_rng(0).permutation(n_train + n_valid)
     labels = np.arange(n_train + n_valid) % _N_CLASSES
     with tempfile.TemporaryDirectory() as folder:

@@ -13,7 +13,7 @@ import numpy as np
 from automl_cxr.errors import NonFiniteLossError, TrialError
 from automl_cxr.model.devices import has_bfloat16, has_gpu
 from automl_cxr.model.precision import in_float32
-from automl_cxr.prefetch import prefetched
+from automl_cxr.prefetch import Prefetched
 
 _BATCH_SIZE = 32  # images, on a CPU and at least
 _GPU_BATCH_SIZE = 256  # images, at most
@@ -86,7 +86,7 @@ def predict_batches(model: keras.Model, batch: Callable[[np.ndarray], Any], n: i
     def inputs(number: int) -> Any:
         return batch(np.arange(number * batch_size, (number + 1) * batch_size) % n)
 
-    batches = prefetched(inputs, math.ceil(n / batch_size))
+    batches = Prefetched(inputs, math.ceil(n / batch_size))
     return np.concatenate([np.asarray(model.predict_on_batch(one), np.float32) for one in batches])[:n]
 
 

@@ -16,7 +16,7 @@ from automl_cxr.ensemble.combiner_protocol import Combiner
 from automl_cxr.ensemble.combiners import WeightedAverage, combiner_from_record
 from automl_cxr.errors import DataError, StudyError, UnknownNameError, UnreadableImageError
 from automl_cxr.io import sha256_of_file
-from automl_cxr.prefetch import prefetched
+from automl_cxr.prefetch import Prefetched
 from automl_cxr.results.recommendation_record import Recommendation, load_recommendation
 from automl_cxr.results.study_data import load_trial_config
 from automl_cxr.scoring.predictions import Predictions
@@ -416,4 +416,4 @@ def _decode_in_batches(
         return {square: np.stack([one[square] for one in images]) for square in squares} if images else empty, reasons
 
     with ThreadPoolExecutor(_DECODING_THREADS) as threads, decoder_warnings_off():
-        yield from prefetched(decode_batch, math.ceil(len(files) / _BATCH_SIZE), n_ahead=1)
+        yield from Prefetched(decode_batch, math.ceil(len(files) / _BATCH_SIZE), n_ahead=1)

@@ -22,7 +22,7 @@ from automl_cxr.model.frozen_split import is_stochastic
 from automl_cxr.model.graph import tensors_at
 from automl_cxr.model.head import deviation
 from automl_cxr.model.inference import prediction_batch_size
-from automl_cxr.prefetch import prefetched
+from automl_cxr.prefetch import Prefetched
 from automl_cxr.training.batches import divisible_size, n_steps
 
 _VIEW_BATCH_SIZE = 32  # fixed, because the random numbers of a view depend on it
@@ -152,7 +152,7 @@ def compute_features(network: keras.Model, images: np.ndarray, *, view: int = 0)
         shown = np.resize(np.arange(len(rows)), batch_size)  # pads the last batch, so that no second graph is traced
         return rows[shown][..., np.newaxis]
 
-    for number, batch in enumerate(prefetched(pixels, n_steps(len(images), batch_size))):
+    for number, batch in enumerate(Prefetched(pixels, n_steps(len(images), batch_size))):
         with data_parallel():
             outputs = network.predict_on_batch(batch)
         outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]

@@ -17,13 +17,13 @@ from automl_cxr.config import TrialConfig
 from automl_cxr.model.devices import data_parallel, has_gpu, n_devices
 from automl_cxr.model.flops import count_multiply_adds
 from automl_cxr.model.inference import check_finite_predictions, predict_batches
+from automl_cxr.prefetch import Prefetched
 from automl_cxr.training.batches import TrainingBatches, divisible_size, n_steps
 from automl_cxr.training.datasets import FeaturePart, Part
 from automl_cxr.training.epoch_tracker import refuse_diverged_loss
 from automl_cxr.training.schedules import changes_by_step
 from automl_cxr.training.weight_averages import KeepWeights
 
-_N_AHEAD = 4  # batches that are prepared before they are needed
 _SMALL_STEP = 5e8  # multiply-adds of a batch in the forward pass; they take 20 to 50 ms on one core
 _PREDICTION_BATCH = 32  # for small networks at every training batch size, so that only one graph is traced
 _LARGER_PREDICTION = 4  # times the training batch, on a GPU; inference keeps few feature maps, so that it needs no more memory
@@ -99,7 +99,7 @@ def _fit(model: keras.Model, batches: TrainingBatches) -> float:
     """Run the gradient steps of an epoch with ``fit``; return the mean loss of its images."""
     results = _ResultsOnDevice(model)
     with data_parallel():
-        model.fit(_Prefetched(batches.__getitem__, len(batches)), verbose=0, shuffle=False, callbacks=results)
+        model.fit(_Batches(batches.__getitem__, len(batches)), verbose=0, shuffle=False, callbacks=results)
     return batches.mean_loss(*map(float, results.mean_losses))
 
 
@@ -112,11 +112,14 @@ def _predict(model: keras.Model, part: Part, *, batch_size: int) -> np.ndarray:
         return (part.batch(np.arange(number * batch_size, (number + 1) * batch_size) % n),)
 
     with data_parallel():
-        return model.predict(_Prefetched(inputs, n_batches), verbose=0, callbacks=_ResultsOnDevice(model))
+        return model.predict(_Batches(inputs, n_batches), verbose=0, callbacks=_ResultsOnDevice(model))
 
 
-class _Prefetched(keras.utils.PyDataset):
-    """Batches that Keras prepares ahead in other threads.
+class _Batches(keras.utils.PyDataset):
+    """Batches that another thread prepares ahead.
+
+    The workers of Keras are not used: with JAX, Keras 3.15 reads the first batch to build the network, and several workers then
+    continue with the second batch.
 
     Args:
         prepare: Returns a batch by its number.
@@ -124,16 +127,14 @@ class _Prefetched(keras.utils.PyDataset):
     """
 
     def __init__(self, prepare: Callable[[int], tuple[Any, ...]], n: int) -> None:
-        # TensorFlow reads data in a thread of its own. With the other backends, Keras has threads from two workers on.
-        super().__init__(workers=1 if keras.backend.backend() == "tensorflow" else 2, max_queue_size=_N_AHEAD)
-        self._prepare = prepare
-        self._n = n
+        super().__init__()
+        self._batches = Prefetched(prepare, n)
 
     def __len__(self) -> int:
-        return self._n
+        return len(self._batches)
 
     def __getitem__(self, number: int) -> tuple[Any, ...]:
-        return self._prepare(number)
+        return self._batches[number]
 
 
 class _ResultsOnDevice(keras.callbacks.CallbackList):

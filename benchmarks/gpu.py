@@ -186,7 +186,7 @@ def main() -> None:
     print(machine_facts() + "\n", flush=True)
     measured = {}
     print(
-        "| network | processes | work | images/s | bare Keras, images/s | ratio | ratio of CPU seconds |\n" + "| --- " * 7 + "|"
+        "| network | processes | work | images/s | bare Keras, images/s | ratio | ratio per CPU second |\n" + "| --- " * 7 + "|"
     )
     for name in options.networks:
         for n in options.processes:

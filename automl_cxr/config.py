@@ -41,7 +41,7 @@ IMBALANCES_OF_FINDINGS = ("class_weights", "none")
 _UNCERTAIN_NAMES = {"ignore": None, "zeros": (0.0, 0.0), "ones": (1.0, 1.0)}  # with the target probability, from low to high
 BRIGHTENINGS = ("add", "multiply")
 FILLS = ("constant", "nearest", "reflect", "wrap")
-PRECISIONS = ("float32", "mixed")
+PRECISIONS = ("auto", "float32", "mixed")
 FEATURES = ("float32", "float16", "pixels")
 
 EFFECTS: Mapping[str, str] = {
@@ -765,10 +765,12 @@ class TrialConfig:
         used_by=_MULTILABEL,
     )
     precision: str = _hyperparameter(
-        "float32",
+        "auto",
         _one_of(*PRECISIONS),
         "architecture head",
-        'Number format of the layers: "float32", or "mixed" for bfloat16 on a GPU. Without a GPU, "mixed" has no effect.',
+        'Number format of the layers: "float32"; "mixed" for bfloat16 on a GPU, with weights, probabilities and losses in '
+        'float32; or "auto" for "mixed" where the device is faster with it (a TPU, or an NVIDIA GPU from Ampere on) and more '
+        'than a head is trained, else "float32". Trials record the format that they used. On a CPU it is "float32".',
         used_by=_EVERY,
     )
     features: str = _hyperparameter(
@@ -954,7 +956,7 @@ class TrialConfig:
         is_frozen = self.unfreeze == 0 and self.unfreeze_from == "" and self.resizer == 0
         is_projected = self.family == "concat" and self.projection > 0
         is_cached = self.features != "pixels" and (self.augmentation == 0 or self.views > 0)
-        is_plain = self.gradient_accumulation == 1 and self.precision == "float32"
+        is_plain = self.gradient_accumulation == 1 and self.precision != "mixed"
         has_weights = bool(self.branches) and all(
             branch.backbone != SCRATCH and branch.weights != NONE for branch in self.branches
         )

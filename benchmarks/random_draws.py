@@ -86,9 +86,10 @@ def load_images(data: str | None, image_size: int, n_phantoms: int, folder: Path
 def train_draw(values: Mapping[str, Value], config: TrialConfig, train: Any, valid: Any, n_classes: int) -> Draw:
     """Train a configuration for all its epochs."""
     from automl_cxr.model.build import build_model
+    from automl_cxr.training.batches import n_steps
     from automl_cxr.training.epoch_tracker import Objective
     from automl_cxr.training.sampling import images_per_epoch
-    from automl_cxr.training.trainer import Training, n_steps
+    from automl_cxr.training.trainer import Training
 
     started, epochs, error = time.perf_counter(), [], ""
     n_images = int(images_per_epoch(train.labels, n_classes, config).sum())

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "automl_cxr"
 
 # Packages and modules of each layer, from the bottom up; a module imports lower layers and its own package only.
 LAYERS = (
-    {"errors", "io", "cache_folder", "table_files", "tasks", "terminal", "text_records", "version"},
+    {"errors", "io", "cache_folder", "prefetch", "table_files", "tasks", "terminal", "text_records", "version"},
     {"csv_io", "file_copies", "hardware", "conv_spec", "optuna_private"},
     {"architectures"},
     {"data", "scoring", "config", "records", "weight_files"},
@@ -33,7 +33,7 @@ LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in name
 IMPORTING_MODULES = {
     "keras": ("model/", "training/"),
     "tensorflow": ("model/devices.py", "model/export_check.py", "model/gradients.py"),
-    "jax": ("model/devices.py", "model/gradients.py"),
+    "jax": ("model/compilation_cache.py", "model/devices.py", "model/gradients.py"),
     "torch": ("model/devices.py", "model/gradients.py"),
     "ray": ("engine/ray_execution.py", "engine/file_transfer.py"),
     "optuna": (

@@ -22,7 +22,8 @@ from automl_cxr.cli.sections import CommandSection, SectionedGroup
 @debug_option
 @click.pass_context
 def cache(context: click.Context, as_json: bool) -> None:
-    """Show the size and the contents of the cache: decoded images, features of frozen layers, and copies from other machines.
+    """Show the size and the contents of the cache: decoded images, features of frozen layers, copies from other machines, and
+    compiled functions.
 
     The contents can be computed again at any time.
     """
@@ -49,11 +50,11 @@ def cache(context: click.Context, as_json: bool) -> None:
         }
         for entry in entries
     ]
-    kinds = ("images", "features", "copies")
+    kinds = ("images", "features", "copies", "compiled")
     used = {kind: human_bytes(sum(entry.n_bytes for entry in entries if entry.kind == kind)) for kind in kinds}
     print_line(
         f"{cache_folder()}: images {used['images']}, features {used['features']} of at most {human_bytes(limit)}, "
-        f"copies {used['copies']}"
+        f"copies {used['copies']}, compiled functions {used['compiled']}"
     )
     if rows:
         print_table(pd.DataFrame(rows), title="cache entries")
@@ -63,7 +64,10 @@ def cache(context: click.Context, as_json: bool) -> None:
 @json_option
 @debug_option
 def clear(as_json: bool) -> None:
-    """Delete the cached images, features and copies. Do not run it during a search. Entries that are being written are kept."""
+    """Delete the cached images, features, copies and compiled functions.
+
+    Do not run it during a search. Entries that are being written are kept.
+    """
     from automl_cxr.data.cache_listing import clear_cache
 
     freed = clear_cache()

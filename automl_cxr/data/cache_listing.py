@@ -1,7 +1,8 @@
-"""Listing and clearing of the cache folder: decoded images, features and copies, all of which can be made again."""
+"""Listing and clearing of the cache folder: decoded images, features, copies and compiled functions."""
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 from collections.abc import Iterator
@@ -21,9 +22,9 @@ class CacheListing:
     """One entry of the cache.
 
     Attributes:
-        kind: "images", "features" or "copies" (of images of another machine of a Ray cluster).
+        kind: "images", "features", "copies" (of images of another machine of a Ray cluster) or "compiled" (functions).
         what: Description for users.
-        n_images: Number of images.
+        n_images: Number of images; 0 for compiled functions.
         n_bytes: Size on disk in bytes.
         last_used: Seconds since 1970.
     """
@@ -41,7 +42,8 @@ def list_cache_entries(folder: Path | None = None) -> list[CacheListing]:
         CacheListing("features", f"{entry.label}, {entry.dtype}", entry.shape[0], entry.n_bytes, entry.last_used)
         for entry in FeatureCache(folder).entries()
     ]
-    entries = [*_decoded_entries(folder or cache_folder()), *features, *_copies(folder)]
+    folder = folder or cache_folder()
+    entries = [*_decoded_entries(folder), *features, *_copies(folder), *_compiled_entries(folder)]
     return sorted(entries, key=lambda entry: entry.last_used, reverse=True)
 
 
@@ -51,6 +53,8 @@ def clear_cache(folder: Path | None = None) -> int:
     before = sum(entry.n_bytes for entry in list_cache_entries(folder))
     FeatureCache(folder).clear()
     FileCopies(folder).clear()
+    for entry in (folder / "compiled").glob("*"):
+        shutil.rmtree(entry, ignore_errors=True)
     decoded = folder / "decoded"
     for index in decoded.glob("indexes/*.json"):
         if _is_digest(index.stem):
@@ -79,6 +83,14 @@ def _copies(folder: Path | None) -> Iterator[CacheListing]:
         except (OSError, ValueError):
             n_images, size = 0, 0  # damaged; it is written again before it is used
         yield CacheListing("copies", f"copied from another machine, {size} pixels", n_images, copy.n_bytes, copy.last_used)
+
+
+def _compiled_entries(folder: Path) -> Iterator[CacheListing]:
+    for entry in (folder / "compiled").glob("*"):
+        with contextlib.suppress(OSError):  # another process is removing a file
+            files = [file.stat() for file in entry.rglob("*") if file.is_file()]
+            last_used = max((max(file.st_atime, file.st_mtime) for file in files), default=entry.stat().st_mtime)
+            yield CacheListing("compiled", f"functions of {entry.name}", 0, sum(file.st_size for file in files), last_used)
 
 
 def _is_digest(name: str) -> bool:

@@ -15,9 +15,10 @@ from automl_cxr.architectures import FAMILIES, NAMED_WEIGHTS, find_backbone, loa
 from automl_cxr.config import SCRATCH, BranchConfig, TrialConfig
 from automl_cxr.io import sha256_of_file
 from automl_cxr.model.batchnorm import adapt_momentum
-from automl_cxr.model.devices import data_parallel, has_gpu, limit_gpu_memory
+from automl_cxr.model.devices import configure_backend, data_parallel
 from automl_cxr.model.freezing import set_phase
 from automl_cxr.model.keras_private import restart_layer_numbers
+from automl_cxr.model.precision import resolved_precision
 from automl_cxr.model.weights import digest_weights
 from automl_cxr.weight_files import find_file
 
@@ -43,7 +44,7 @@ def build_model(
         ImpossibleModelError: The configuration does not describe a network.
         TrialError: Weights that it names are missing or damaged.
     """
-    limit_gpu_memory()  # before the backend starts
+    configure_backend()  # before the backend starts
     _release_earlier_networks()
     keras.utils.set_random_seed(config.seed)
     with data_parallel():
@@ -82,7 +83,7 @@ def blueprint(config: TrialConfig, n_classes: int) -> Iterator[keras.Model]:
         ImpossibleModelError: The configuration does not describe a network.
     """
     unloaded = dataclasses.replace(config, weights="none", second_weights="none", heads="")
-    limit_gpu_memory()  # as in ``build_model``
+    configure_backend()  # as in ``build_model``
     keras.utils.clear_session(free_memory=False)
     try:
         with keras.StatelessScope(initialize_variables=False):
@@ -94,8 +95,7 @@ def blueprint(config: TrialConfig, n_classes: int) -> Iterator[keras.Model]:
 
 
 def _build(config: TrialConfig, n_classes: int, weights_folder: Path | None) -> keras.Model:
-    # bfloat16 has the range of float32, so the loss needs no scaling. On a CPU it would be emulated.
-    keras.config.set_dtype_policy("mixed_bfloat16" if config.precision == "mixed" and has_gpu() else "float32")
+    keras.config.set_dtype_policy(resolved_precision(config))
     return load_function(FAMILIES[config.family].builder)(config, n_classes, weights_folder=weights_folder)
 
 

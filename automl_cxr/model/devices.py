@@ -14,24 +14,45 @@ import math
 import os
 import platform
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import keras
 
 from automl_cxr.errors import TrialError, UsageError
 from automl_cxr.hardware import GPUS, cpu_model, describe_machine, n_usable_cores
+from automl_cxr.model.compilation_cache import use_compilation_cache
 
 _TENSOR_FRACTION = 0.9  # of a share; the driver's context and the compiled kernels are not counted by any backend
 _MIB = 2**20
+_FIRST_WITH_BFLOAT16 = 8  # compute capability of NVIDIA GPUs
+_COMPUTE_CAPABILITY_MAJOR = 75  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR of CUDA's driver
+_FULL_PRECISION: ContextVar[bool] = ContextVar("full_precision", default=False)
 
 
 def has_gpu() -> bool:
     """Return whether Keras' backend computes on a GPU."""
-    limit_gpu_memory()  # the next lines start the backend
+    configure_backend()  # the next lines start the backend
     if keras.backend.backend() == "torch":
         return keras.ops.zeros(()).device.type != "cpu"
+    return _lists("gpu")
+
+
+def has_bfloat16() -> bool:
+    """Return whether Keras' backend multiplies bfloat16 faster than float32: on a TPU, and on NVIDIA GPUs since 2020 (Ampere).
+
+    Within ``full_precision`` the result is false.
+    """
+    if _FULL_PRECISION.get():
+        return False
+    if has_gpu():
+        return _compute_capability() >= _FIRST_WITH_BFLOAT16
+    return keras.backend.backend() != "torch" and _lists("tpu")
+
+
+def _lists(kind: str) -> bool:
     try:
-        return bool(keras.distribution.list_devices("gpu"))
+        return bool(keras.distribution.list_devices(kind))
     except RuntimeError:  # JAX raises an error if it has no such device
         return False
 
@@ -58,8 +79,9 @@ def n_devices() -> int:
 
 
 @functools.cache
-def limit_gpu_memory() -> None:
-    """Limit this process to its share of a GPU's memory, so that other processes on the GPU can use theirs.
+def configure_backend() -> None:
+    """Limit this process to its share of a GPU's memory, so that other processes on the GPU can use theirs; use the cache of
+    compiled functions.
 
     Call it before any computation, because a backend reserves its memory when it starts; ``has_gpu`` calls it too. Later calls
     do nothing. Without a GPU, or with a whole one, there is no limit.
@@ -67,6 +89,7 @@ def limit_gpu_memory() -> None:
     Raises:
         TrialError: The memory of the GPU cannot be determined.
     """
+    use_compilation_cache()
     if n_assigned_gpus() < 1:
         _LIMITS[keras.backend.backend()](_TENSOR_FRACTION * n_assigned_gpus())
 
@@ -195,9 +218,39 @@ def _gpu_bytes(number: int) -> int:
     return n_bytes.value
 
 
+@functools.cache
+def _compute_capability() -> int:
+    """Return the major number of the first visible GPU's compute capability; 0 if it is not an NVIDIA GPU."""
+    device, value = ctypes.c_int(), ctypes.c_int()
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+        errors = (
+            driver.cuInit(0),
+            driver.cuDeviceGet(ctypes.byref(device), 0),
+            driver.cuDeviceGetAttribute(ctypes.byref(value), _COMPUTE_CAPABILITY_MAJOR, device),
+        )
+    except (OSError, AttributeError):
+        return 0
+    return 0 if any(errors) else value.value
+
+
 @contextlib.contextmanager
 def full_precision() -> Iterator[None]:
-    """Multiply with the full precision of float32 within the context; by default GPUs round to TensorFloat-32."""
+    """Multiply with the full precision of float32 within the context; by default GPUs round to TensorFloat-32.
+
+    Models that are loaded within the context compute in float32, also if they were trained in mixed precision.
+    """
+    token = _FULL_PRECISION.set(True)
+    try:
+        with _without_rounding():
+            yield
+    finally:
+        _FULL_PRECISION.reset(token)
+
+
+@contextlib.contextmanager
+def _without_rounding() -> Iterator[None]:
+    """Multiply float32 without rounding to TensorFloat-32 within the context."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf

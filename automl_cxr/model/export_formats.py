@@ -6,7 +6,7 @@ import errno
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -15,6 +15,7 @@ from automl_cxr.errors import ExportError
 from automl_cxr.io import is_disk_full
 from automl_cxr.model import captured_native_stderr
 from automl_cxr.model.ensemble_model import MemberWeighting, combine_networks
+from automl_cxr.model.precision import in_float32
 
 _KERAS_NAMES = {"onnx": "onnx", "tflite": "litert", "savedmodel": "tf_saved_model"}
 _REMEDY = "--format keras supports every network."
@@ -30,7 +31,7 @@ def write_ensemble(
     facts: Mapping[str, str],
     mirrored: bool = False,
 ) -> None:
-    """Write networks and their combination as one model.
+    """Write networks and their combination as one model, which computes in float32.
 
     Args:
         networks: One network for each member, all with the same image size.
@@ -45,12 +46,11 @@ def write_ensemble(
         ExportError: The format does not support a member on this backend. The message names the member and the reason.
         OSError: The file cannot be written.
     """
+    networks = [in_float32(network) for network in networks]  # no other format supports networks in mixed precision
     if file_format == "keras":
         combine_networks(networks, vote, mirrored=mirrored).save(file)
         return
     _check_backend(file_format)
-    for number in vote.voters:
-        _check_type(networks[number], file_format, names[number])
     try:
         _convert(combine_networks(networks, vote, mirrored=mirrored), file, file_format)
     except Exception as error:
@@ -75,23 +75,6 @@ def _check_backend(file_format: str) -> None:
             import tf2onnx  # noqa: F401 - Keras would import it too, but its message does not name a remedy
         except ImportError as error:
             raise ExportError("--format onnx needs tf2onnx; it is not installed. pip install 'automl-cxr[onnx]'.") from error
-
-
-def _check_type(network: keras.Model, file_format: str, name: str) -> None:
-    rounded = set(_compute_dtypes(network)) & {"bfloat16", "float16"}
-    if rounded:
-        raise ExportError(
-            f"--format {file_format} supports float32 networks only; {name} computes in {rounded.pop()} (precision=mixed). "
-            f"{_REMEDY}"
-        )
-
-
-def _compute_dtypes(network: keras.Model) -> Iterator[str]:
-    for layer in network.layers:
-        if isinstance(layer, keras.Model):
-            yield from _compute_dtypes(layer)
-        elif isinstance(layer, keras.layers.Layer):
-            yield layer.compute_dtype
 
 
 def _convert(model: keras.Model, file: Path, file_format: str) -> None:

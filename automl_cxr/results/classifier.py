@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from automl_cxr.ensemble.combiner_protocol import Combiner
 from automl_cxr.ensemble.combiners import WeightedAverage, combiner_from_record
 from automl_cxr.errors import DataError, StudyError, UnknownNameError, UnreadableImageError
 from automl_cxr.io import sha256_of_file
+from automl_cxr.prefetch import Prefetched
 from automl_cxr.results.recommendation_record import Recommendation, load_recommendation
 from automl_cxr.results.study_data import load_trial_config
 from automl_cxr.scoring.predictions import Predictions
@@ -394,7 +395,10 @@ def _group_by_size(members: Sequence[Member]) -> list[list[Member]]:
 def _decode_in_batches(
     files: Sequence[Path], squares: Sequence[_Square]
 ) -> Iterator[tuple[dict[_Square, np.ndarray], dict[int, str]]]:
-    """Decode files in batches; yield the readable images by square, and the reasons for unreadable files by position."""
+    """Decode files in batches; yield the readable images by square, and the reasons for unreadable files by position.
+
+    The next batch is decoded while the caller uses one.
+    """
 
     def decode(path: Path) -> dict[_Square, np.ndarray] | str:
         try:
@@ -403,12 +407,13 @@ def _decode_in_batches(
             return str(error)
         return {(size, fit): fit_square(image, size, fit) for size, fit in squares}
 
-    positions = iter(enumerate(files))
-    with ThreadPoolExecutor(_DECODING_THREADS) as threads:
-        while batch := list(islice(positions, _BATCH_SIZE)):
-            with decoder_warnings_off():
-                decoded = list(threads.map(decode, (path for _, path in batch)))
-            images = [one for one in decoded if not isinstance(one, str)]
-            reasons = {position: one for (position, _), one in zip(batch, decoded, strict=True) if isinstance(one, str)}
-            empty = {square: np.empty((0, square[0], square[0]), np.uint8) for square in squares}
-            yield {square: np.stack([one[square] for one in images]) for square in squares} if images else empty, reasons
+    def decode_batch(number: int) -> tuple[dict[_Square, np.ndarray], dict[int, str]]:
+        first = number * _BATCH_SIZE
+        decoded = list(threads.map(decode, files[first : first + _BATCH_SIZE]))
+        images = [one for one in decoded if not isinstance(one, str)]
+        reasons = {first + position: one for position, one in enumerate(decoded) if isinstance(one, str)}
+        empty = {square: np.empty((0, square[0], square[0]), np.uint8) for square in squares}
+        return {square: np.stack([one[square] for one in images]) for square in squares} if images else empty, reasons
+
+    with ThreadPoolExecutor(_DECODING_THREADS) as threads, decoder_warnings_off():
+        yield from Prefetched(decode_batch, math.ceil(len(files) / _BATCH_SIZE), n_ahead=1)

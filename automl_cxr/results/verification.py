@@ -176,7 +176,7 @@ def _image_mismatches(store: StudyStore, saved: Predictions) -> Iterator[str]:
 def _predict_again(store: StudyStore, record: TrialRecord, images: Path) -> np.ndarray:
     from automl_cxr.model.inference import load_model
     from automl_cxr.training.cross_validation import predict_out_of_fold  # imports Keras
-    from automl_cxr.training.trainer import predict_probabilities
+    from automl_cxr.training.passes import predict_probabilities
     from automl_cxr.training.trial import load_parts
 
     model = load_model(str(store.model_file(record.number)))

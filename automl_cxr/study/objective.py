@@ -142,9 +142,10 @@ class TrialObjective:
 
     def _run_task(self, task: TrialTask, records: Generator[EpochRecord | FoldRecord, None, TrialResult]) -> Run:
         """Convert the records of a trial into reports. Remove its staging folder if it does not finish."""
-        from automl_cxr.training.trial import describe_worker  # imports Keras
+        from automl_cxr.model.precision import resolved_precision  # imports Keras
+        from automl_cxr.training.trial import describe_worker
 
-        facts = {"worker": describe_worker()}
+        facts = {"worker": describe_worker(), "precision": resolved_precision(task.config)}
         if task.config.gradient_accumulation > 1:
             facts["gradient_accumulation"] = task.config.gradient_accumulation
         is_finished = False

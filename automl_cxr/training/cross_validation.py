@@ -19,7 +19,7 @@ from automl_cxr.records import EpochRecord, FoldRecord, SplitRecord
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.training.checkpoint import FinishedFold, load_fold, save_fold
 from automl_cxr.training.datasets import LabelledPart
-from automl_cxr.training.trainer import predict_probabilities
+from automl_cxr.training.passes import predict_probabilities
 from automl_cxr.training.trial import TrainedNetwork, build_network, finish_trial, train_network, valid_predictions
 from automl_cxr.training.trial_costs import measure_costs
 from automl_cxr.training.trial_files import history_rows, log_epoch

@@ -14,10 +14,10 @@ from automl_cxr.errors import NotCacheableError
 from automl_cxr.model.build import build_model
 from automl_cxr.model.head import classifier_head
 from automl_cxr.training.datasets import FeaturePart, LabelledPart
+from automl_cxr.training.passes import predict_probabilities
 from automl_cxr.training.phase_inputs import choose_phase_inputs, compare_predictions, compared_positions, is_rounding_error
 from automl_cxr.training.stack_grouping import vectors_of
 from automl_cxr.training.stacked_saving import StackedModelSaver
-from automl_cxr.training.trainer import predict_probabilities
 
 _VECTOR = "vector"  # the layer whose output is the input of the heads
 _BATCH_SIZE = 256  # images

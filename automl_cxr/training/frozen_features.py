@@ -7,7 +7,6 @@ networks, trials and searches share entries. One batch at a time is in memory.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,13 +16,16 @@ import numpy as np
 from keras import layers
 
 from automl_cxr.data.feature_cache import FeatureCache, Features, Rows, digest_array
-from automl_cxr.model.devices import data_parallel, has_gpu, n_devices
+from automl_cxr.model.devices import data_parallel, has_gpu
 from automl_cxr.model.fingerprint import fingerprint
 from automl_cxr.model.frozen_split import is_stochastic
 from automl_cxr.model.graph import tensors_at
 from automl_cxr.model.head import deviation
+from automl_cxr.model.inference import prediction_batch_size
+from automl_cxr.prefetch import Prefetched
+from automl_cxr.training.batches import divisible_size, n_steps
 
-_BATCH_SIZE = 32  # fixed, because the random numbers of a view depend on it
+_VIEW_BATCH_SIZE = 32  # fixed, because the random numbers of a view depend on it
 
 
 @dataclass(frozen=True)
@@ -136,17 +138,26 @@ def _open(
 
 
 def compute_features(network: keras.Model, images: np.ndarray, *, view: int = 0) -> Iterator[Rows]:
-    """Yield the outputs of a network batch by batch, in inference mode or with the augmentation of a view."""
+    """Yield the outputs of a network batch by batch, in inference mode or with the augmentation of a view.
+
+    Another thread reads the next images meanwhile.
+    """
+    batch_size = divisible_size(_VIEW_BATCH_SIZE if view else prediction_batch_size(images.shape[1]))
     if view:
         network = _with_view(network, view)
-    batch_size = n_devices() * math.ceil(_BATCH_SIZE / n_devices())
-    for first in range(0, len(images), batch_size):
-        pixels = np.asarray(images[first : first + batch_size])
-        shown = np.resize(np.arange(len(pixels)), batch_size)  # pads the last batch, so that no second graph is traced
+
+    def pixels(number: int) -> np.ndarray:
+        first = number * batch_size
+        rows = np.asarray(images[first : first + batch_size])
+        shown = np.resize(np.arange(len(rows)), batch_size)  # pads the last batch, so that no second graph is traced
+        return rows[shown][..., np.newaxis]
+
+    for number, batch in enumerate(Prefetched(pixels, n_steps(len(images), batch_size))):
         with data_parallel():
-            outputs = network.predict_on_batch(pixels[shown][..., np.newaxis])
+            outputs = network.predict_on_batch(batch)
         outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
-        yield tuple(np.asarray(output, np.float32)[: len(pixels)] for output in outputs)
+        n_rows = min(batch_size, len(images) - number * batch_size)
+        yield tuple(np.asarray(output, np.float32)[:n_rows] for output in outputs)
 
 
 class _AugmentedNetwork(keras.Model):

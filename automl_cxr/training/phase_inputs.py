@@ -20,7 +20,7 @@ from automl_cxr.model.devices import data_parallel, has_gpu
 from automl_cxr.model.flops import count_multiply_adds
 from automl_cxr.model.freezing import BACKBONE, SECOND_BACKBONE
 from automl_cxr.model.frozen_split import FrozenPart, divide_network, is_stochastic
-from automl_cxr.training.datasets import FeaturePart, LabelledPart
+from automl_cxr.training.datasets import FeaturePart, LabelledPart, Part
 from automl_cxr.training.frozen_features import features_of, open_features
 
 PIXELS = "pixels"
@@ -41,15 +41,17 @@ class PhaseInputs:
         description: Inputs, for the record: "backbone@vector, float32", or "pixels" and the reason why
             features are not used; "" for networks without a backbone.
         is_exact: Whether its predictions differ from those of the whole network by rounding only.
+        from_features: Whether the inputs are cached features.
     """
 
     network: keras.Model
-    train: Sequence[LabelledPart | FeaturePart]
-    valid: LabelledPart | FeaturePart
+    train: Sequence[Part]
+    valid: Part
     description: str
     is_exact: bool = True
+    from_features: bool = False
 
-    def train_part(self, epoch: int) -> LabelledPart | FeaturePart:
+    def train_part(self, epoch: int) -> Part:
         """Return the training part of an epoch, numbered from 1."""
         return self.train[(epoch - 1) % len(self.train)]
 
@@ -109,6 +111,7 @@ def _feature_inputs(
         valid=FeaturePart(inputs_of_views[0], valid.rows, valid.labels),
         description=f"{' and '.join(part.name for part in parts)}, {dtype}" + (f", {config.views} views" if are_drawn else ""),
         is_exact=dtype == "float32" and not has_gpu(),  # on a GPU, rounding depends on the batch size
+        from_features=True,
     )
 
 

@@ -9,8 +9,6 @@ Images with several findings have no class; each epoch uses all of them once.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from automl_cxr.config import TrialConfig
@@ -81,22 +79,32 @@ def image_weights(labels: np.ndarray, n_classes: int, config: TrialConfig) -> np
     return (shown.sum() / (n_classes * shown[labels])).astype(np.float32)
 
 
-def fill_up(positions: np.ndarray, weights: np.ndarray, *, multiple_of: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pad a batch with repeated images so that its size is divisible by the number of devices. Its mean loss does not change.
+def fill_up(order: np.ndarray, weights: np.ndarray, *, step: int, n_images: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the images of a gradient step, completed to a batch of a constant size, so that one graph suits all steps.
 
-    Repeated images have weight 0. Keras divides the sum of the weighted losses by the number of images, so the weights of the
-    other images are multiplied by the ratio of the new and the old batch size.
+    The added images are the next ones in the order of the epoch; after its end, those of its beginning. Their weight is 0, so
+    they have no loss. Keras divides the sum of the weighted losses by the number of images of the batch, so the weights of the
+    other images are multiplied by the ratio of the batch size and their number. The loss of the step is therefore the mean
+    loss of its own images.
+
+    Batch normalisation computes its statistics over all images of the batch. The added images are different from the others,
+    unless the epoch has fewer images than the batch, and their order is random. Therefore the statistics of the last batch are
+    those of a random sample of the same size as in all batches. Repeated images of the last batch itself would give the
+    statistics of a smaller sample, and in an extreme case those of one image.
 
     Args:
-        positions: Positions of the images of the batch, int (n,), at least one.
-        weights: Their weights, float32 (n,), or those of their labels, float32 (n, k).
-        multiple_of: Number of devices.
+        order: Positions of the images of the epoch, in order, int (n,).
+        weights: Weights of the images of the part, float32 (n_part,), or those of their labels, float32 (n_part, k).
+        step: Number of the gradient step, from 0.
+        n_images: Number of images of a step; the last step of the epoch may have fewer.
+        size: Number of images of a batch, at least ``n_images``.
 
     Returns:
-        Positions and weights, (m,) and (m,) or (m, k), where m is the next multiple; the first n positions are ``positions``.
+        Positions, int (size,), of which the first belong to the step; and weights, float32 (size,) or (size, k).
     """
-    n = len(positions)
-    n_shown = multiple_of * math.ceil(n / multiple_of)
-    filled = np.zeros((n_shown, *weights.shape[1:]), weights.dtype)
-    filled[:n] = weights * (n_shown / n)
-    return np.resize(positions, n_shown), filled
+    first = step * n_images
+    positions = np.take(order, np.arange(first, first + size), mode="wrap")
+    n_own = min(n_images, len(order) - first)
+    filled = np.zeros((size, *weights.shape[1:]), weights.dtype)
+    filled[:n_own] = weights[positions[:n_own]] * (size / n_own)
+    return positions, filled

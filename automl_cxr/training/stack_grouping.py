@@ -16,9 +16,9 @@ import numpy as np
 
 from automl_cxr.config import ASYMMETRIC, TrialConfig
 from automl_cxr.model.head import dropout_seeds, hidden_widths
+from automl_cxr.training.batches import n_steps
 from automl_cxr.training.datasets import FeaturePart
 from automl_cxr.training.sampling import epoch_size
-from automl_cxr.training.trainer import n_steps
 
 STACKED_LOSSES = frozenset({"ce", "focal", ASYMMETRIC})
 """Losses that ``stacked_losses`` implements. Heads with other losses train one by one."""

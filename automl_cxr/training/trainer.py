@@ -2,75 +2,27 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 import numpy as np
 
 from automl_cxr.config import TrialConfig
 from automl_cxr.model.devices import check_gradient_accumulation, data_parallel, n_devices
-from automl_cxr.model.flops import count_multiply_adds
 from automl_cxr.model.freezing import set_phase
-from automl_cxr.model.inference import check_finite_predictions, predict_batches
 from automl_cxr.records import EpochRecord
+from automl_cxr.training.batches import TrainingBatches
 from automl_cxr.training.checkpoint import Checkpoint, create_checkpoint, restore_checkpoint
 from automl_cxr.training.compilation import compile_network
-from automl_cxr.training.datasets import FeaturePart, LabelledPart
-from automl_cxr.training.epoch_tracker import EpochTracker, Objective, refuse_diverged_loss
+from automl_cxr.training.datasets import LabelledPart
+from automl_cxr.training.device_inputs import inputs_on_device
+from automl_cxr.training.epoch_tracker import EpochTracker, Objective
+from automl_cxr.training.passes import fit_epoch, predict_probabilities
 from automl_cxr.training.phase_inputs import PhaseInputs, choose_phase_inputs, compare_with_pixels, is_rounding_error
-from automl_cxr.training.sampling import epoch_order, fill_up
-from automl_cxr.training.schedules import Phase, changes_by_step, plan_phases
-from automl_cxr.training.targets import training_targets
-from automl_cxr.training.weight_averages import KeepWeights, averaged_weights
-
-_SMALL_STEP = 5e8  # multiply-adds of a batch in the forward pass; they take 20 to 50 ms on one core
-_PREDICTION_BATCH = 32  # for small networks at every training batch size, so that only one graph is traced
-
-
-class _TrainingBatches(keras.utils.PyDataset):
-    """Batches of (inputs, targets, weights) of one epoch; they depend only on epoch and configuration."""
-
-    def __init__(self, part: LabelledPart | FeaturePart, n_classes: int, config: TrialConfig, *, epoch: int) -> None:
-        super().__init__()
-        self._part = part
-        self._targets = training_targets(part.labels, n_classes, config)
-        self._batch_size = config.images_at_once
-        self._order = epoch_order(part.labels, n_classes, config, epoch=epoch)
-
-    def __len__(self) -> int:
-        return n_steps(len(self._order), self._batch_size)
-
-    def __getitem__(self, step: int) -> tuple[Any, np.ndarray, np.ndarray]:
-        positions = self._order[step * self._batch_size : (step + 1) * self._batch_size]
-        shown, weights = fill_up(positions, self._targets.weights[positions], multiple_of=n_devices())
-        return self._part.batch(shown), self._targets.values[shown], weights
-
-
-class _Inputs(keras.utils.PyDataset):
-    """Batches of inputs in the order of the part; the last one may repeat images so that ``n_devices`` divides it."""
-
-    def __init__(self, part: LabelledPart | FeaturePart, *, batch_size: int) -> None:
-        super().__init__()
-        self._part = part
-        self._batch_size = n_devices() * math.ceil(batch_size / n_devices())
-
-    def __len__(self) -> int:
-        return n_steps(len(self._part.rows), self._batch_size)
-
-    def __getitem__(self, step: int) -> tuple[Any]:
-        first = step * self._batch_size
-        positions = np.arange(first, min(first + self._batch_size, len(self._part.rows)))
-        shown, _ = fill_up(positions, np.ones(len(positions)), multiple_of=n_devices())
-        return (self._part.batch(shown),)
-
-
-def n_steps(n_images: int, batch_size: int) -> int:
-    """Return the number of gradient steps of an epoch; the last batch may be smaller."""
-    return math.ceil(n_images / batch_size)
+from automl_cxr.training.schedules import Phase, plan_phases
+from automl_cxr.training.weight_averages import averaged_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +127,7 @@ class Training:
         inputs, probabilities = self._best_inputs, self._best_probabilities
         if inputs is None or probabilities is None or n_devices() > 1:  # moving averages in training differ between devices
             return self._predict_valid(), ""
-        if inputs.network is self._model:
+        if not inputs.from_features:
             return probabilities, ""
         difference = compare_with_pixels(self._model, self._valid, probabilities)
         message = f"predictions of the whole network from pixels differ by at most {difference:.1g}"
@@ -190,10 +142,10 @@ class Training:
         """Freeze layers, choose the inputs and compile with a new optimizer."""
         set_phase(self._model, self._config, frozen=phase.frozen)
         check_gradient_accumulation(self._config.gradient_accumulation)
-        self._inputs = choose_phase_inputs(
-            self._model, self._config, n_epochs=phase.n_epochs, train=self._train, valid=self._valid
+        self._inputs = inputs_on_device(
+            choose_phase_inputs(self._model, self._config, n_epochs=phase.n_epochs, train=self._train, valid=self._valid)
         )
-        batches = _TrainingBatches(self._inputs.train_part(1), self._model.output_shape[-1], self._config, epoch=1)
+        batches = TrainingBatches(self._inputs.train_part(1), self._model.output_shape[-1], self._config, epoch=1)
         compile_network(self._inputs.network, self._config, phase, n_steps=len(batches))
         if self._restored is not None:
             with data_parallel():
@@ -206,7 +158,7 @@ class Training:
         learning_rate = self._tracker.learning_rate(number, phase)
         epoch = len(self._tracker.history) + 1
         network = self._inputs.network
-        loss = _fit_epoch(network, self._config, self._inputs.train_part(epoch), epoch=epoch, learning_rate=learning_rate)
+        loss = fit_epoch(network, self._config, self._inputs.train_part(epoch), epoch=epoch, learning_rate=learning_rate)
         with averaged_weights(network):
             probabilities = predict_probabilities(network, self._inputs.valid, batch_size=self._config.images_at_once)
             record = self._tracker.add(
@@ -223,64 +175,3 @@ class Training:
                 self._best_weights = self._model.get_weights()
                 self._best_probabilities, self._best_inputs = probabilities, self._inputs
         return record
-
-
-def _fit_epoch(
-    model: keras.Model, config: TrialConfig, train: LabelledPart | FeaturePart, *, epoch: int, learning_rate: float
-) -> float:
-    """Train one epoch and return its mean loss."""
-    batches = _TrainingBatches(train, model.output_shape[-1], config, epoch=epoch)
-    if not changes_by_step(config):
-        model.optimizer.learning_rate = learning_rate
-    if _runs_batch_by_batch(model, train, batch_size=config.images_at_once):
-        loss = _train_on_batches(model, batches)
-    else:
-        with data_parallel():
-            fitted = model.fit(
-                batches, epochs=epoch, initial_epoch=epoch - 1, verbose=0, shuffle=False, callbacks=[KeepWeights()]
-            )
-        loss = float(fitted.history["loss"][-1])
-    refuse_diverged_loss(loss, epoch=epoch, learning_rate=learning_rate)
-    return loss
-
-
-def _runs_batch_by_batch(model: keras.Model, part: LabelledPart | FeaturePart, *, batch_size: int) -> bool:
-    """Return whether to run batches one by one instead of with ``fit`` or ``predict``, whose overhead exceeds small steps.
-
-    With TensorFlow, ``fit`` and ``predict`` take 50 ms of CPU time before the first batch and 5 ms for each batch. They are
-    useful because they prepare pixels while other batches are computed, and divide batches among devices. The decision depends
-    on the number of multiply-adds and not on measured time, because the last digit of the loss depends on the decision.
-    """
-    return n_devices() == 1 and (isinstance(part, FeaturePart) or _has_small_steps(model, batch_size=batch_size))
-
-
-def _has_small_steps(model: keras.Model, *, batch_size: int) -> bool:
-    return batch_size * count_multiply_adds(model) < _SMALL_STEP
-
-
-def _train_on_batches(model: keras.Model, batches: _TrainingBatches) -> float:
-    """Run the gradient steps of an epoch; return the mean loss of its images, as ``fit`` does."""
-    losses, sizes = [], []
-    for step in range(len(batches)):
-        inputs, targets, weights = batches[step]
-        logs = model.train_on_batch(inputs, targets, sample_weight=weights, return_dict=True)
-        losses.append(float(logs["loss"]))
-        sizes.append(len(targets))
-    return float(np.average(losses, weights=sizes))
-
-
-def predict_probabilities(model: keras.Model, part: LabelledPart | FeaturePart, *, batch_size: int = 32) -> np.ndarray:
-    """Predict a part, float32 (n, n_classes), with one batch of its inputs in memory at a time.
-
-    Raises:
-        NonFiniteLossError: A probability is NaN.
-    """
-    if _runs_batch_by_batch(model, part, batch_size=batch_size):
-        rows = _PREDICTION_BATCH if _has_small_steps(model, batch_size=batch_size) else batch_size
-        predicted = predict_batches(model, part.batch, len(part.rows), batch_size=rows)
-    else:
-        with data_parallel():
-            predicted = model.predict(_Inputs(part, batch_size=batch_size), verbose=0)
-    probabilities = np.asarray(predicted, np.float32)[: len(part.rows)]
-    check_finite_predictions(probabilities)
-    return probabilities

@@ -18,10 +18,11 @@ from automl_cxr.model.devices import describe_worker
 from automl_cxr.records import EpochRecord, SplitRecord
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.scoring.thresholds import choose_thresholds
+from automl_cxr.training.batches import n_steps
 from automl_cxr.training.checkpoint import Checkpoint, has_matching_shapes, load_checkpoint, save_checkpoint
 from automl_cxr.training.datasets import LabelledPart
 from automl_cxr.training.sampling import epoch_size
-from automl_cxr.training.trainer import Training, TrainingEnd, n_steps
+from automl_cxr.training.trainer import Training, TrainingEnd
 from automl_cxr.training.trial_costs import measure_costs, score_trial, with_buildable_image_size
 from automl_cxr.training.trial_files import digest_files, history_rows, log_epoch, log_start, save_trial
 from automl_cxr.training.trial_task import TrialResult, TrialTask

@@ -16,6 +16,7 @@ from automl_cxr.io import sha256_of_file
 from automl_cxr.model.augmentation import without_augmentation
 from automl_cxr.model.build import backend_versions
 from automl_cxr.model.freezing import set_phase
+from automl_cxr.model.precision import resolved_precision
 from automl_cxr.records import EpochRecord
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.training.schedules import plan_phases
@@ -79,7 +80,8 @@ def log_start(log: TextIO, task: TrialTask, model: keras.Model) -> None:
     log.write(
         f"{time.strftime('%Y-%m-%d %H:%M:%S')} on {platform.node()}, process {os.getpid()}, "
         f"{backend_versions()}\n"
-        f"{task.config.family}: {model.count_params():,} parameters, input {task.config.image_size} pixels\n"
+        f"{task.config.family}: {model.count_params():,} parameters, input {task.config.image_size} pixels, "
+        f"{resolved_precision(task.config)}\n"
     )
     for number, phase in enumerate(plan_phases(task.config), start=1):
         set_phase(model, task.config, frozen=phase.frozen)  # to count trainable weights; training sets the phase again

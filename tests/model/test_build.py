@@ -227,7 +227,7 @@ def test_an_impossible_network_is_refused_with_the_reason(values, rule):
 def test_mixed_precision_is_used_on_gpus_only(monkeypatch):
     values = {**SMALL["scratch"], "precision": "mixed"}
     assert build(**values).get_layer("block1_conv1").compute_dtype == "float32"
-    monkeypatch.setattr("automl_cxr.model.build.has_gpu", lambda: True)
+    monkeypatch.setattr("automl_cxr.model.precision.has_gpu", lambda: True)
     model = build(**values)
     assert model.get_layer("block1_conv1").compute_dtype == "bfloat16"
     assert model.get_layer("block1_conv1").variable_dtype == "float32"

@@ -14,8 +14,7 @@ from automl_cxr.model import devices
 from automl_cxr.model.inference import load_model
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.training.datasets import LabelledPart
-from automl_cxr.training.sampling import fill_up
-from automl_cxr.training.trainer import predict_probabilities
+from automl_cxr.training.passes import predict_probabilities
 
 TRAIN_ON_TWO = Path(__file__).with_name("train_on_two_devices.py")
 
@@ -94,12 +93,12 @@ def test_pytorch_supports_one_device_only(monkeypatch):
 def share(monkeypatch):
     """Assign a quarter of a GPU to a process without a limit so far."""
     monkeypatch.setenv("AUTOML_CXR_GPUS", "0.25")
-    devices.limit_gpu_memory.cache_clear()
+    devices.configure_backend.cache_clear()
     yield
-    devices.limit_gpu_memory.cache_clear()
+    devices.configure_backend.cache_clear()
 
 
-@pytest.mark.parametrize("starts_the_backend", [devices.limit_gpu_memory, devices.has_gpu, devices.describe_worker])
+@pytest.mark.parametrize("starts_the_backend", [devices.configure_backend, devices.has_gpu, devices.describe_worker])
 def test_the_share_of_jax_is_set_before_it_starts(starts_the_backend, share, monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "replaced during the test")
@@ -128,18 +127,3 @@ def n_bytes_of_gpu():
         return devices._gpu_bytes(0)
     except TrialError as error:
         pytest.skip(f"needs an NVIDIA GPU: {error}")
-
-
-@pytest.mark.parametrize("n", [1, 5, 6, 7])
-@pytest.mark.parametrize("n_devices", [1, 2, 3])
-def test_filling_up_a_batch_keeps_its_mean_loss(n, n_devices):
-    rng = np.random.default_rng(n)
-    positions, weights = rng.permutation(20)[:n], rng.random(n).astype(np.float32)
-    losses = rng.random(20)
-    shown, filled = fill_up(positions, weights, multiple_of=n_devices)
-    assert len(shown) % n_devices == 0
-    assert 0 <= len(shown) - n < n_devices
-    assert shown[:n].tolist() == positions.tolist()
-    assert set(shown) == set(positions)
-    assert filled.dtype == np.float32
-    assert np.mean(filled * losses[shown]) == pytest.approx(np.mean(weights * losses[positions]), rel=1e-6)

@@ -6,7 +6,7 @@ from automl_cxr.model.build import build_model
 from automl_cxr.model.fold_average import average_networks
 from automl_cxr.model.inference import load_model
 from automl_cxr.training.datasets import LabelledPart
-from automl_cxr.training.trainer import predict_probabilities
+from automl_cxr.training.passes import predict_probabilities
 
 TRANSFER = {
     "family": "transfer", "backbone": "squeezenet", "cut": "1", "weights": "none", "image_size": 48, "dense_units": 4,

@@ -29,7 +29,8 @@ from automl_cxr.model.build import build_model
 from automl_cxr.records import PartRecord, SplitRecord
 from automl_cxr.training.checkpoint import load_checkpoint, save_checkpoint
 from automl_cxr.training.epoch_tracker import Objective
-from automl_cxr.training.trainer import Training, predict_probabilities
+from automl_cxr.training.passes import predict_probabilities
+from automl_cxr.training.trainer import Training
 from automl_cxr.training.trial import TrialTask, load_parts, run_trial
 
 N_TRAIN, N_VALID = 29, 13  # batches of 7 cannot be halved; the last batch has one image

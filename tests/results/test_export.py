@@ -185,13 +185,18 @@ def test_a_member_that_a_format_does_not_support_is_named(tmp_path):
         )
 
 
-def test_low_precision_members_are_refused(tmp_path):
+def test_members_in_mixed_precision_are_exported_in_float32(tmp_path):
     pixels = keras.Input((16, 16, 1))
-    rounded = keras.Model(pixels, keras.layers.Dense(3, dtype="mixed_bfloat16")(keras.layers.Flatten()(pixels)))
-    with pytest.raises(ExportError, match=r"m computes in bfloat16"):
-        write_ensemble(
-            [rounded], MemberWeighting(np.eye(3)[None]), tmp_path / "m.tflite", file_format="tflite", names=["m"], facts={}
-        )
+    x = keras.layers.Dense(8, dtype="mixed_bfloat16")(keras.layers.Flatten()(pixels))
+    mixed = keras.Model(pixels, keras.layers.Dense(3, activation="softmax")(x))
+    file = tmp_path / "m.keras"
+    write_ensemble([mixed], MemberWeighting(np.eye(3)[None]), file, file_format="keras", names=["m"], facts={})
+    images = np.random.default_rng(0).random((4, 16, 16, 1), np.float32)
+    hidden, _, output, _ = mixed.get_weights()  # the biases are 0
+    expected = keras.ops.convert_to_numpy(keras.ops.softmax(images.reshape(4, -1) @ hidden @ output))
+    exported = keras.models.load_model(file).predict(images, verbose=0)
+    assert exported == pytest.approx(expected, abs=1e-5)
+    assert mixed.predict(images, verbose=0) != pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize(

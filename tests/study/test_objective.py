@@ -62,3 +62,10 @@ def test_batching_depends_on_the_configuration_folds_and_fidelity(tmp_path):
     assert not objective.can_batch(Proposal(0, {}, halvings=1))
     assert not dataclasses.replace(objective, folds=5).can_batch(Proposal(0, {}))
     assert not dataclasses.replace(objective, fidelity="image_size").can_batch(Proposal(0, {}, epochs=1))
+
+
+@pytest.mark.slow
+def test_a_trial_records_the_precision_of_its_network(phantoms, tmp_path):
+    study = automl_cxr.search("scratch", data=phantoms, image_size=32, trials=1, epochs=1, executor="inline", runs=tmp_path)
+    assert study._store.facts(0)["precision"] == "float32"  # tests run on a CPU
+    assert "32 pixels, float32" in next(tmp_path.glob("*/trials/*/train.log")).read_text()

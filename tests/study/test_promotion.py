@@ -105,7 +105,7 @@ def test_an_abandoned_trial_continues_from_its_checkpoint(prepare, space, tmp_pa
     reported = {report.epoch: report.score for report in (next(interrupted), next(interrupted))}
     del interrupted  # without a call of close, as in a process that is killed
     resumed, trained = objective("b")(proposal), []
-    monkeypatch.setattr("automl_cxr.training.trainer._fit_epoch", count_fitted_epochs(trained))
+    monkeypatch.setattr("automl_cxr.training.trainer.fit_epoch", count_fitted_epochs(trained))
     scores = {report.epoch: report.score for report in resumed}
     assert list(scores) == [1, 2, 3, 4], "earlier epochs are reported again"
     assert trained == [3, 4], "earlier epochs are not trained again"
@@ -124,7 +124,7 @@ def test_an_abandoned_trial_continues_from_its_checkpoint(prepare, space, tmp_pa
 def count_fitted_epochs(epochs):
     from automl_cxr.training import trainer
 
-    fit = trainer._fit_epoch
+    fit = trainer.fit_epoch
 
     def fit_and_count(*arguments, epoch, learning_rate):
         epochs.append(epoch)

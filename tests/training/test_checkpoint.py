@@ -10,7 +10,8 @@ from automl_cxr.model.build import build_model
 from automl_cxr.training.checkpoint import FinishedFold, load_checkpoint, load_fold, save_checkpoint, save_fold
 from automl_cxr.training.datasets import LabelledPart
 from automl_cxr.training.epoch_tracker import Objective
-from automl_cxr.training.trainer import Training, predict_probabilities
+from automl_cxr.training.passes import predict_probabilities
+from automl_cxr.training.trainer import Training
 
 SMALL = {"image_size": 48, "batch_size": 8, "dense_units": 8, "epochs": 6, "patience": 6, "augmentation": 0.5, "dropout": 0.4}
 SCRATCH = {**SMALL, "n_blocks": 2, "filters": 4, "block_dropout": 0.2}

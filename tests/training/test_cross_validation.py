@@ -17,7 +17,7 @@ from automl_cxr.study.options import SearchOptions
 from automl_cxr.study.prepare import prepare_study
 from automl_cxr.training.cross_validation import cross_validate, fold_seed, load_fold_parts, predict_out_of_fold
 from automl_cxr.training.datasets import LabelledPart
-from automl_cxr.training.trainer import predict_probabilities
+from automl_cxr.training.passes import predict_probabilities
 from automl_cxr.training.trial import TrialTask
 
 K = 3
@@ -163,7 +163,7 @@ def copy_finished(completed, folder, *folds):
 def test_an_interrupted_trial_continues_in_the_middle_of_a_fold(prepared, completed, tmp_path, monkeypatch):
     from automl_cxr.training import trainer
 
-    fit, trained = trainer._fit_epoch, []
+    fit, trained = trainer.fit_epoch, []
 
     def fit_or_raise(*arguments, epoch, learning_rate):
         trained.append(epoch)
@@ -172,7 +172,7 @@ def test_an_interrupted_trial_continues_in_the_middle_of_a_fold(prepared, comple
         return fit(*arguments, epoch=epoch, learning_rate=learning_rate)
 
     monkeypatch.setattr("automl_cxr.training.trial._CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr("automl_cxr.training.trainer._fit_epoch", fit_or_raise)
+    monkeypatch.setattr("automl_cxr.training.trainer.fit_epoch", fit_or_raise)
     checkpoint = copy_finished(completed, tmp_path / "checkpoints", 1)
     interrupted = cross_validate(task_of(prepared, tmp_path / "interrupted", checkpoint=checkpoint))
     assert next(interrupted) == completed.folds[0], "finished folds are reported again"

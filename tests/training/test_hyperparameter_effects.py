@@ -11,7 +11,7 @@ from automl_cxr.architectures import FAMILIES
 from automl_cxr.config import EFFECTS, TrialConfig, used_by_of
 from automl_cxr.data.decode import fit_square
 from automl_cxr.errors import NotCacheableError
-from automl_cxr.model import build
+from automl_cxr.model import build, precision
 from automl_cxr.model.build import blueprint
 from automl_cxr.model.frozen_split import divide_network
 from automl_cxr.model.head import pooled_vector
@@ -134,7 +134,7 @@ CASES = {
 @pytest.fixture(autouse=True)
 def pretend_gpu(monkeypatch):
     """Mixed precision has an effect on a GPU only."""
-    monkeypatch.setattr(build, "has_gpu", lambda: True)
+    monkeypatch.setattr(precision, "has_gpu", lambda: True)
     yield
     keras.config.set_dtype_policy("float32")
 
@@ -281,6 +281,7 @@ def with_value(name, value, **values):
         ("scaling", lambda config: scaled_channels(keras.Input((32, 32, 1)), config)),
         ("brightening", lambda config: raw_pixels(with_value("brightening", config.brightening, **AUGMENTED))),
         ("pooling", lambda config: pooled_vector(keras.Input((4, 4, 2)), config)),
+        ("precision", precision.resolved_precision),
         ("family", lambda config: build.build_model(config, N_CLASSES, steps_per_epoch=1)),
         ("loss", lambda config: StackedHeads([config], [], StackGroup(4, 3, "adam", 32, 10, 0))),
         ("optimizer", lambda config: StackedHeads([config], [], StackGroup(4, 3, "adam", 32, 10, 0))),

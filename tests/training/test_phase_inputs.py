@@ -13,8 +13,9 @@ from automl_cxr.model.freezing import set_phase
 from automl_cxr.model.preprocessing import raw_pixels
 from automl_cxr.training.checkpoint import load_checkpoint, save_checkpoint
 from automl_cxr.training.datasets import FeaturePart, LabelledPart
+from automl_cxr.training.passes import predict_probabilities
 from automl_cxr.training.phase_inputs import choose_phase_inputs, compare_with_pixels
-from automl_cxr.training.trainer import Objective, Training, predict_probabilities
+from automl_cxr.training.trainer import Objective, Training
 
 RNG = np.random.default_rng(0)
 LABELS = RNG.integers(0, 3, 40)

@@ -8,10 +8,11 @@ from automl_cxr.config import TrialConfig
 from automl_cxr.model.head import classifier_head
 from automl_cxr.training.datasets import FeaturePart, LabelledPart
 from automl_cxr.training.epoch_tracker import Objective
+from automl_cxr.training.passes import predict_probabilities
 from automl_cxr.training.schedules import plan_phases, rates_of_steps
 from automl_cxr.training.stack_grouping import HeadShape, divide_stack_group, pad_shapes, stack_group_of
 from automl_cxr.training.stacked_heads import StackedHeads, untrained_state
-from automl_cxr.training.trainer import Training, predict_probabilities
+from automl_cxr.training.trainer import Training
 
 EPOCHS = 3
 PLAIN = TrialConfig(

@@ -13,9 +13,9 @@ from automl_cxr.scoring.objectives import Requirement
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.study.options import SearchOptions
 from automl_cxr.study.prepare import prepare_study
+from automl_cxr.training.passes import predict_probabilities
 from automl_cxr.training.stacked_training import HeadTraining
 from automl_cxr.training.stacked_trials import run_stacked_trials
-from automl_cxr.training.trainer import predict_probabilities
 from automl_cxr.training.trial import TrialTask, load_parts, run_trial
 
 SMALL = {

@@ -15,7 +15,8 @@ from automl_cxr.tasks import MULTICLASS
 from automl_cxr.training.datasets import LabelledPart
 from automl_cxr.training.epoch_tracker import Objective
 from automl_cxr.training.losses import LOSSES
-from automl_cxr.training.trainer import Training, TrainingEnd, predict_probabilities
+from automl_cxr.training.passes import predict_probabilities
+from automl_cxr.training.trainer import Training, TrainingEnd
 
 SMALL = {
     "image_size": 16,

@@ -13,9 +13,9 @@ from automl_cxr.scoring.metrics import METRICS
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.scoring.thresholds import choose_thresholds
 from automl_cxr.training.cross_validation import cross_validate, predict_out_of_fold
+from automl_cxr.training.passes import predict_probabilities
 from automl_cxr.training.probe import run_probe
 from automl_cxr.training.stacked_trials import run_stacked_trials
-from automl_cxr.training.trainer import predict_probabilities
 from automl_cxr.training.trial import load_parts, run_trial
 from tests.training.findings import FINDINGS, SIZE, run, task_of
 

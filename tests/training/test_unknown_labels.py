@@ -10,7 +10,7 @@ from automl_cxr.config import TrialConfig
 from automl_cxr.model.build import build_model
 from automl_cxr.model.head import classifier_head
 from automl_cxr.tasks import UNCERTAIN, UNKNOWN
-from automl_cxr.training import trainer
+from automl_cxr.training import passes
 from automl_cxr.training.compilation import compile_network
 from automl_cxr.training.datasets import FeaturePart, LabelledPart
 from automl_cxr.training.epoch_tracker import Objective
@@ -53,7 +53,7 @@ def assert_only_known_findings_have_changed(before, after):
 @pytest.mark.parametrize("road", ["steps", "fit", "accumulation"])
 def test_training_does_not_change_the_output_of_a_finding_without_known_labels(monkeypatch, road):
     if road == "fit":
-        monkeypatch.setattr(trainer, "_SMALL_STEP", 0)
+        monkeypatch.setattr(passes, "_SMALL_STEP", 0)
     config = dataclasses.replace(CONFIG, gradient_accumulation=2 if road == "accumulation" else 1)
     images, _ = draw_findings()
     part = LabelledPart(images, np.arange(60), hidden_labels())

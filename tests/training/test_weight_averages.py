@@ -4,10 +4,11 @@ import pytest
 
 from automl_cxr.config import TrialConfig
 from automl_cxr.model.build import build_model
-from automl_cxr.training import trainer
+from automl_cxr.training import passes
 from automl_cxr.training.datasets import LabelledPart
 from automl_cxr.training.epoch_tracker import Objective
-from automl_cxr.training.trainer import Training, predict_probabilities
+from automl_cxr.training.passes import predict_probabilities
+from automl_cxr.training.trainer import Training
 from automl_cxr.training.weight_averages import KeepWeights, averaged_weights
 
 SMALL = {
@@ -40,7 +41,7 @@ def train(**values):
 @pytest.mark.parametrize("by_fit", [False, True])
 def test_averages_are_validated_and_training_continues_from_the_weights(by_fit, monkeypatch):
     if by_fit:
-        monkeypatch.setattr(trainer, "_has_small_steps", lambda model, **sizes: False)
+        monkeypatch.setattr(passes, "_has_small_steps", lambda model, **sizes: False)
     _, plain, _ = train()
     model, averaged, history = train(weight_average=0.5)
     for one, other in zip(plain, averaged, strict=True):

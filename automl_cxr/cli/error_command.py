@@ -153,6 +153,7 @@ def _as_json(analysis: ErrorAnalysis | FindingErrors) -> dict[str, Any]:
         "models": _records(analysis.by_model),
         **(_finding_counts(analysis) if images.is_multilabel else _class_counts(analysis)),
         "pairs": _records(analysis.pairs),
+        "auc_differences": _records(analysis.auc_differences),
         "confusions": _records(analysis.confusions()),
         "unreadable": analysis.unreadable,
         "test_opened": analysis.n_opened,
@@ -193,6 +194,8 @@ def _print_errors(analysis: ErrorAnalysis | FindingErrors, n_shown: int) -> None
         shown = ["image", "label", "model", "predicted", "probability", "margin"]
         if not analysis.pairs.empty:
             print_table(analysis.pairs, title="confused classes")
+    if not analysis.auc_differences.empty:
+        _print_auc_differences(analysis)
     if not analysis.is_wrong.any():
         print_line("No image is misclassified.")
         return
@@ -203,6 +206,17 @@ def _print_errors(analysis: ErrorAnalysis | FindingErrors, n_shown: int) -> None
         print_message(f"excluded: {image}: {reason}")
     if analysis.n_opened:
         print_message(f"The test part was evaluated {analysis.n_opened} times, once per model. Do not select models by it.")
+
+
+def _print_auc_differences(analysis: ErrorAnalysis | FindingErrors) -> None:
+    from automl_cxr.results.auc_differences import describe_dependence
+    from automl_cxr.results.tables import fold_intervals
+
+    title = "areas under the ROC curves: bootstrap by patient, and DeLong's test"
+    print_table(fold_intervals(analysis.auc_differences), title=title)
+    note = describe_dependence(analysis.images)
+    if note:
+        print_message(note)
 
 
 def _print_finding_errors(analysis: Any, n_shown: int) -> list[str]:

@@ -120,6 +120,8 @@ def evaluate(
                 "scores": result.scores,
                 "intervals": {name: vars(interval) for name, interval in result.intervals.items()},
                 **({"findings": result.per_class.to_dict(orient="index")} if result.predictions.is_multilabel else {}),
+                "calibration": result.calibration.to_dict(orient="records"),
+                "net_benefit": result.net_benefits.to_dict(orient="records"),
                 "confusion": result.confusion.to_dict(orient="index"),
                 "unreadable": result.unreadable,
                 "test_opened": result.n_opened,
@@ -148,6 +150,9 @@ def _print_evaluation(study: str, result: Any) -> None:
     else:
         print_table(result.per_class.reset_index(), title="per class")
         print_table(result.confusion.reset_index(names="true \\ predicted"), title="confusion matrix")
+    for title, table in (("calibration", result.calibration), ("net benefit of decisions", result.net_benefits)):
+        if not table.empty:
+            print_table(fold_intervals(table), title=title)
     for image, reason in result.unreadable.items():
         print_message(f"excluded: {image}: {reason}")
     for note in result.notes:

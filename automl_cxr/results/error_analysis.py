@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from automl_cxr.errors import UnknownNameError
+from automl_cxr.results.auc_differences import auc_differences
 from automl_cxr.results.compared_models import ComparedModels, select_models
 from automl_cxr.results.finding_errors import FindingErrors
 from automl_cxr.scoring.confusion import confusion_matrix
@@ -123,6 +124,14 @@ class ErrorAnalysis:
             columns["only_wrong"] = (self.is_wrong & self.mask(Group.ONE_WRONG)).sum(axis=1)
             columns["only_right"] = (~self.is_wrong & self.mask(Group.ONE_RIGHT)).sum(axis=1)
         return pd.DataFrame(columns)
+
+    @cached_property
+    def auc_differences(self) -> pd.DataFrame:
+        """AUC of each class by the first model against each other one; see ``results.auc_differences.auc_differences``.
+
+        The table has no rows for a single model.
+        """
+        return auc_differences(self.images, self.models, self.probabilities)
 
     @property
     def pairs(self) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from automl_cxr.results.error_analysis import ORDERS, ErrorAnalysis, Group
-from automl_cxr.results.error_pictures import picture_grid, unreadable_texts
+from automl_cxr.results.error_pictures import auc_difference_parts, picture_grid, unreadable_texts
 from automl_cxr.results.finding_error_report import finding_error_sections, images_of_finding_errors
 from automl_cxr.results.finding_errors import FindingErrors
 from automl_cxr.results.html_page import Part, Section, Table, Text, render_page
@@ -98,7 +98,7 @@ def _counts(analysis: ErrorAnalysis) -> list[Part]:
     ]
     if not analysis.pairs.empty:
         parts.append(Table(analysis.pairs, "Number of images of each confusion (true and predicted class) for each model."))
-    return [*parts, *unreadable_texts(analysis.unreadable)]
+    return [*parts, *auc_difference_parts(analysis.auc_differences, images), *unreadable_texts(analysis.unreadable)]
 
 
 def _confusion_parts(analysis: ErrorAnalysis, order: str, pictures: Mapping[str, np.ndarray], n_shown: int) -> list[Part]:

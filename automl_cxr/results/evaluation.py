@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +16,7 @@ from automl_cxr.errors import AutomlCxrError, DataError, UnknownNameError, Usage
 from automl_cxr.results.classifier import Classifier
 from automl_cxr.results.ensemble_record import record_test_opening
 from automl_cxr.results.finding_scores import score_findings
+from automl_cxr.results.outcome_tables import calibration_table, net_benefits
 from automl_cxr.results.study_data import load_study_dataset
 from automl_cxr.scoring.confusion import confusion_matrix
 from automl_cxr.scoring.intervals import Interval, bootstrap_intervals
@@ -48,6 +50,7 @@ class Evaluation:
         warnings: Overlap of the parts of the study with the images that were used for models from which it started.
         site: Name of the external site, whose classes may be a part of those of the study; empty for a part of the study.
         notes: Sentences for the user on the images of the site, and on findings without a score.
+        normal_class: Index of the class without a finding, if it is known.
     """
 
     classifier: str
@@ -63,6 +66,17 @@ class Evaluation:
     warnings: tuple[str, ...] = ()
     site: str = ""
     notes: tuple[str, ...] = ()
+    normal_class: int | None = None
+
+    @cached_property
+    def calibration(self) -> pd.DataFrame:
+        """Calibration slope and intercept of each class or finding; see ``results.outcome_tables.calibration_table``."""
+        return calibration_table(self.predictions)
+
+    @cached_property
+    def net_benefits(self) -> pd.DataFrame:
+        """Net benefit of decisions at some thresholds; see ``results.outcome_tables.net_benefits``."""
+        return net_benefits(self.predictions, self.normal_class)
 
     @property
     def place(self) -> str:
@@ -211,4 +225,14 @@ def _score(
     )
     per_class["images"] = counts.sum(axis=1)
     confusion = pd.DataFrame(counts, index=pd.Index(classes, name="true"), columns=pd.Index(classes, name="predicted"))
-    return Evaluation(classifier.name, part, predictions, scores, intervals, per_class, confusion, unreadable)
+    return Evaluation(
+        classifier.name,
+        part,
+        predictions,
+        scores,
+        intervals,
+        per_class,
+        confusion,
+        unreadable,
+        normal_class=normal_class,
+    )

@@ -223,4 +223,5 @@ def evaluate_site(
         warnings=tuple(source_warnings(store.folder)),
         site=site.name,
         notes=site.notes,
+        normal_class=normal_class,
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from automl_cxr.results.error_pictures import picture_grid, unreadable_texts
+from automl_cxr.results.error_pictures import auc_difference_parts, picture_grid, unreadable_texts
 from automl_cxr.results.finding_errors import ORDERS, ErrorKind, FindingErrors
 from automl_cxr.results.html_page import Part, Section, Table, Text
 
@@ -65,7 +65,7 @@ def _counts(analysis: FindingErrors) -> list[Part]:
     if not pairs.empty:
         shown = f" The first {_MAX_PAIRS} of {len(pairs)} pairs are listed." if len(pairs) > _MAX_PAIRS else ""
         parts.append(Table(pairs.head(_MAX_PAIRS), f"Numbers of images with two errors, for each model.{shown}"))
-    return [*parts, *unreadable_texts(analysis.unreadable)]
+    return [*parts, *auc_difference_parts(analysis.auc_differences, images), *unreadable_texts(analysis.unreadable)]
 
 
 def _ordered_parts(analysis: FindingErrors, order: str, pictures: Mapping[str, np.ndarray], n_shown: int) -> list[Part]:

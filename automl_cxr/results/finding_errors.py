@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from automl_cxr.errors import UnknownNameError
+from automl_cxr.results.auc_differences import auc_differences
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.tasks import ABSENT, FINDING_SEPARATOR, PRESENT
 
@@ -144,6 +145,14 @@ class FindingErrors:
                 "images_with_errors": self.is_wrong.any(axis=2).sum(axis=1),
             }
         )
+
+    @cached_property
+    def auc_differences(self) -> pd.DataFrame:
+        """AUC of each finding by the first model against each other one; see ``results.auc_differences.auc_differences``.
+
+        The table has no rows for a single model.
+        """
+        return auc_differences(self.images, self.models, self.probabilities)
 
     @property
     def pairs(self) -> pd.DataFrame:

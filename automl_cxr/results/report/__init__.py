@@ -30,6 +30,7 @@ from automl_cxr.results.report.samples import samples_section
 from automl_cxr.results.report.search import costs_section, hyperparameters_section, search_section, splices_section
 from automl_cxr.results.report.summary import summary_section
 from automl_cxr.results.report.test_set import evaluations_section
+from automl_cxr.results.report.usefulness import usefulness_section
 from automl_cxr.study.store import StudyStore, explained_disk_errors
 
 _SECTIONS: Sequence[Callable[[ReportData], Section | Sequence[Section]]] = (
@@ -37,6 +38,7 @@ _SECTIONS: Sequence[Callable[[ReportData], Section | Sequence[Section]]] = (
     evaluations_section,
     leaderboard_section,
     quality_section,
+    usefulness_section,
     findings_sections,
     errors_sections,
     heatmaps_section,

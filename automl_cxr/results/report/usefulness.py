@@ -1,0 +1,35 @@
+"""The section about calibration and the net benefit of decisions by the probabilities."""
+
+from __future__ import annotations
+
+from automl_cxr.results.figures.decisions import decision_curves, plot_decision_curves
+from automl_cxr.results.html_page import Part, Plot, Section, Table
+from automl_cxr.results.outcome_tables import calibration_table
+from automl_cxr.results.report.report_data import ReportData
+from automl_cxr.results.tables import fold_intervals
+from automl_cxr.scoring.net_benefit import TABLE_THRESHOLDS
+
+_CALIBRATION = (
+    "Calibration of {best}. observed: share of the images; expected: mean probability. Slope 1 and intercept 0 are calibrated:"
+    " a slope below 1 means probabilities that are too extreme, an intercept below 0 probabilities that are too high. "
+    "Intervals are 95% intervals by patient."
+)
+_CURVES = (
+    "Decision curves (Vickers and Elkin 2006) of {best}: share of true positives, minus the share of false positives weighted "
+    "by the odds of the threshold. A model is useful at thresholds where it is above both other lines."
+)
+
+
+def usefulness_section(data: ReportData) -> Section:
+    """Show calibration slope and intercept, and decision curves of the best trial."""
+    best = f"trial {data.best.number}, {data.evaluated_on}"
+    parts: list[Part] = []
+    calibration = calibration_table(data.predictions)
+    if not calibration.empty:
+        parts.append(Table(fold_intervals(calibration), _CALIBRATION.format(best=best)))
+    curves = decision_curves(data.predictions, data.spec.normal_index)
+    if not curves.empty:
+        parts.append(Plot(plot_decision_curves(curves, f"Decision curves: {best}"), _CURVES.format(best=best)))
+        shown = curves[curves["threshold"].isin(TABLE_THRESHOLDS)]
+        parts.append(Table(fold_intervals(shown), f"Net benefit at some thresholds: {best}"))
+    return Section("Calibration and net benefit", parts)

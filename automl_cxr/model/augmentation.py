@@ -32,10 +32,10 @@ class AugmentationRanges:
         rotation: Range of the rotation in degrees counter-clockwise, about the centre.
         shift: Largest shift along each axis, as a share of the image size.
         zoom: Largest zoom in or out, as a share of the image size, about the centre.
+        shear: Largest horizontal shear to either side, in degrees; the top row does not move.
         brightness: Largest change of brightness, as a share of the range from black to white or of each pixel's value.
         brightening: "add" or "multiply", see ``TrialConfig.brightening``.
         contrast: Largest change of the distance of each pixel from the mean of the image, as a share of it.
-        shear: Largest horizontal shear to either side, in degrees; the top row does not move.
         fill: Pixels beyond the edge: "constant" (black), "nearest", "reflect" or "wrap", as in ``keras.ops.image``.
     """
 
@@ -43,10 +43,10 @@ class AugmentationRanges:
     rotation: tuple[float, float] = (0.0, 0.0)
     shift: float = 0.0
     zoom: float = 0.0
+    shear: float = 0.0
     brightness: float = 0.0
     brightening: str = "add"
     contrast: float = 0.0
-    shear: float = 0.0
     fill: str = "constant"
 
     @classmethod
@@ -62,10 +62,10 @@ class AugmentationRanges:
             rotation=(config.rotation_low * strength, config.rotation_high * strength),
             shift=config.shift * strength,
             zoom=config.zoom * strength,
+            shear=config.shear * strength,
             brightness=config.brightness * strength,
             brightening=config.brightening,
             contrast=config.contrast * strength,
-            shear=config.shear * strength,
             fill=config.fill,
         )
 

@@ -22,6 +22,7 @@ import keras
 from automl_cxr.errors import TrialError, UsageError
 from automl_cxr.hardware import GPUS, cpu_model, describe_machine, n_usable_cores
 from automl_cxr.model.compilation_cache import use_compilation_cache
+from automl_cxr.model.keras_private import skip_checks_for_tensorflow
 
 _TENSOR_FRACTION = 0.9  # of a share; the driver's context and the compiled kernels are not counted by any backend
 _MIB = 2**20
@@ -81,7 +82,7 @@ def n_devices() -> int:
 @functools.cache
 def configure_backend() -> None:
     """Limit this process to its share of a GPU's memory, so that other processes on the GPU can use theirs; use the cache of
-    compiled functions.
+    compiled functions; and avoid the import of TensorFlow with other backends.
 
     Call it before any computation, because a backend reserves its memory when it starts; ``has_gpu`` calls it too. Later calls
     do nothing. Without a GPU, or with a whole one, there is no limit.
@@ -90,6 +91,8 @@ def configure_backend() -> None:
         TrialError: The memory of the GPU cannot be determined.
     """
     use_compilation_cache()
+    if keras.backend.backend() != "tensorflow":
+        skip_checks_for_tensorflow()
     if n_assigned_gpus() < 1:
         _LIMITS[keras.backend.backend()](_TENSOR_FRACTION * n_assigned_gpus())
 

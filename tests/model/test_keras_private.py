@@ -2,6 +2,10 @@
 
 import ast
 import importlib
+import importlib.util
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
@@ -78,6 +82,46 @@ def test_accumulated_gradients_of_an_optimizer_are_recognised():
     assert [tuple(variable.shape) for variable in found] == [(2, 1), (1,)], message
     counter = optimizer.variables[0]
     assert counter.path.endswith("iteration"), "The first variable of an optimizer is not its step counter any more"
+
+
+TRAIN_AND_SAVE = """
+import sys
+import numpy as np
+from automl_cxr.config import TrialConfig
+from automl_cxr.model.build import build_model
+from automl_cxr.model.fingerprint import fingerprint
+from automl_cxr.model.inference import load_model
+from automl_cxr.model.augmentation import without_augmentation
+
+config = TrialConfig.from_values({"image_size": 16, "layers": "conv2k3", "pooling": "average", "augmentation": 0.5})
+network = build_model(config, 2, steps_per_epoch=1)
+network.compile("sgd", "sparse_categorical_crossentropy")
+network.train_on_batch(np.zeros((2, 16, 16, 1), np.float32), np.array([0, 1]))
+fingerprint(network)
+without_augmentation(network).save(sys.argv[1])
+load_model(sys.argv[1])
+print("tensorflow" in sys.modules)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_training_and_saving_on_other_backends_do_not_import_tensorflow(backend, tmp_path):
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"needs {backend}")
+    child = subprocess.run(
+        [sys.executable, "-c", TRAIN_AND_SAVE, tmp_path / "model.keras"],
+        env={**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert child.stdout.split() == ["False"], child.stderr
+
+
+def test_keras_asks_one_object_whether_tensorflow_is_installed():
+    module_utils = importlib.import_module("keras.src.utils.module_utils")
+    assert hasattr(module_utils.tensorflow, "_available"), change_message("keras.src.utils.module_utils.tensorflow._available")
 
 
 def private_names(path):

@@ -786,7 +786,9 @@ class TrialConfig:
         0.0,
         _within(0.0, 1.0),
         "augmentation",
-        "Strength of the augmentation from 0 (none) to 1. It multiplies each of the ranges below.",
+        "Strength of the augmentation from 0 (none) to 1. It multiplies each of the ranges below. An image is mirrored, "
+        "rotated, shifted, zoomed and sheared in one interpolation; then its brightness and contrast are changed. Training "
+        "images only.",
     )
     views: int = _hyperparameter(
         0,

@@ -2,6 +2,7 @@ import csv
 import dataclasses
 import json
 import math
+import zipfile
 
 import keras
 import pytest
@@ -48,7 +49,7 @@ def run(task):
 
 @pytest.mark.slow
 def test_the_files_of_a_trial_agree_with_its_result(prepared, tmp_path):
-    epochs, result = run(task(prepared, tmp_path / "a"))
+    epochs, result = run(task(prepared, tmp_path / "a", augmentation=0.5))
     folder = tmp_path / "a"
     assert {path.name for path in folder.iterdir()} == {"config.json", "history.csv", "train.log", "valid.npz", "model.keras"}
     predictions = Predictions.from_npz(folder / "valid.npz")
@@ -67,6 +68,8 @@ def test_the_files_of_a_trial_agree_with_its_result(prepared, tmp_path):
     assert result.epochs == 3
     assert result.weights_sha256 == ""
     assert not result.cut_short
+    with zipfile.ZipFile(folder / "model.keras") as archive:
+        assert b"automl_cxr" not in archive.read("config.json"), "Keras could not load the model without this package"
 
 
 @pytest.mark.slow

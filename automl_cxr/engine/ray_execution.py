@@ -21,8 +21,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from automl_cxr.engine.ray_token import has_ray_token
-
 # Ray waits this long for its first server to start. On a busy machine its default of 30 seconds is too short.
 os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "120")
 # Ray reads these variables at import. Its loggers would write files with results that the study contains already.
@@ -30,10 +28,6 @@ os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the other output ignores verbose=0
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # the command line handles Ctrl-C
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-# `ray start --head` requires a token if there is one on its machine, but a client does not send it unless told to. A cluster
-# without authentication accepts clients with a token.
-if has_ray_token():
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 import ray
 from ray import tune
@@ -189,9 +183,9 @@ def _check_reachable(address: str, source: str) -> None:
 def _no_cluster(address: str, source: str, error: Exception) -> UsageError:
     """Return the error for a cluster that does not respond. The user may not know of an address in the environment."""
     return UsageError(
-        f"No Ray cluster responds at {address}, the value of {source} ({_first_line(error)}). Correct the address, copy the "
-        "token of the cluster to this machine (`ray get-auth-token` prints it; the file is ~/.ray/auth_token), or use "
-        "--address local, which starts Ray on this machine."
+        f"No Ray cluster responds at {address}, the value of {source} ({_first_line(error)}). Correct the address; if the "
+        "cluster requires a token (`ray start --head` does if its machine has one), set RAY_AUTH_MODE=token and copy the file "
+        "~/.ray/auth_token of the cluster; or use --address local, which starts Ray on this machine."
     )
 
 

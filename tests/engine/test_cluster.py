@@ -269,10 +269,10 @@ print("connected")
 
 
 @pytest.mark.long
-def test_a_search_sends_the_token_that_the_cluster_requires(tmp_path):
+def test_a_search_uses_a_cluster_that_requires_a_token(tmp_path):
     (tmp_path / ".ray").mkdir()
     (tmp_path / ".ray" / "auth_token").write_text("0" * 64)
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"} | {"HOME": str(tmp_path)}
+    environment = {**os.environ, "RAY_AUTH_MODE": "token", "HOME": str(tmp_path)}
     ray_command = str(Path(sys.executable).with_name("ray"))
     start = [ray_command, "start", "--head", "--port=0", "--num-cpus=1", "--include-dashboard=false", "--block"]
     with (

@@ -101,6 +101,7 @@ def share(monkeypatch):
 @pytest.mark.parametrize("starts_the_backend", [devices.configure_backend, devices.has_gpu, devices.describe_worker])
 def test_the_share_of_jax_is_set_before_it_starts(starts_the_backend, share, monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    monkeypatch.setattr(devices, "use_compilation_cache", lambda: None)  # it needs the backend itself
     monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "replaced during the test")
     starts_the_backend()
     assert os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.2250"

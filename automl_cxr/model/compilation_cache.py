@@ -1,4 +1,4 @@
-"""The persistent cache of compiled functions: XLA and PyTorch reuse what an earlier process has compiled."""
+"""The persistent cache of compiled functions: XLA reuses what an earlier process has compiled."""
 
 from __future__ import annotations
 
@@ -20,11 +20,14 @@ _LARGEST_BYTES = 2**30  # of each backend; a compiled training step has up to so
 def use_compilation_cache() -> None:
     """Let Keras' backend store compiled functions in the cache folder and load them from there.
 
-    Call it before anything is compiled. Functions are shared by processes with the same processor, GPUs and version of the
-    backend only, because TensorFlow does not check whether it can run what it loads. Files that were not used for the longest
-    time are removed first if the cache has more than a gigabyte. If the folder cannot be written, there is no cache.
+    With PyTorch nothing is done, because networks are not compiled. Call it before anything is compiled. Functions are shared
+    by processes with the same processor, GPUs and version of the backend only, because TensorFlow does not check whether it can
+    run what it loads. Files that were not used for the longest time are removed first if the cache has more than a gigabyte. If
+    the folder cannot be written, there is no cache.
     """
     backend = keras.backend.backend()
+    if backend not in _CONFIGURE:
+        return
     suitable = (cpu_model(), *nvidia_gpus(), sys.modules[backend].__version__)
     folder = compiled_folder() / f"{backend}-{hashlib.sha256(repr(suitable).encode()).hexdigest()[:16]}"
     with contextlib.suppress(OSError):
@@ -47,14 +50,9 @@ def _configure_jax(folder: Path) -> None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
-def _configure_torch(folder: Path) -> None:
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
-
-
 _CONFIGURE: Mapping[str, Callable[[Path], None]] = {
     "jax": _configure_jax,
     "tensorflow": _configure_tensorflow,
-    "torch": _configure_torch,
 }
 
 

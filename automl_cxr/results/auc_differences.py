@@ -38,8 +38,16 @@ def auc_differences(
         number of rows. Of two classes, which have the same area, the second. A class that no image or every image has is
         omitted.
     """
-    numbers = range(1, 2) if not images.is_multilabel and len(images.classes) == 2 else range(len(images.classes))
     defined = metrics_for(images.classes, task=images.task)
+    resampled = resample_scores(
+        images.labels,
+        probabilities,
+        images.patients,
+        [defined[f"auc_{name}"] for name in images.classes],
+        n_resamples=n_resamples,
+        seed=seed,
+    )
+    numbers = range(1, 2) if not images.is_multilabel and len(images.classes) == 2 else range(len(images.classes))
     rows = []
     for number in numbers:
         name, labels = images.classes[number], images.labels
@@ -48,11 +56,7 @@ def auc_differences(
         areas = roc_areas(is_positive[is_known], probabilities[:, is_known, number])
         if np.isnan(areas.areas).any():
             continue
-        metric = defined[f"auc_{name}"]
-        resampled = resample_scores(labels, probabilities, images.patients, [metric], n_resamples=n_resamples, seed=seed)[
-            metric.name
-        ]
-        intervals = intervals_of(differences_from(resampled, 0))
+        intervals = intervals_of(differences_from(resampled[f"auc_{name}"], 0))
         rows += [
             {
                 "finding" if images.is_multilabel else "class": name,

@@ -93,7 +93,7 @@ def test_an_ensemble_of_trials_with_different_errors_is_recommended(study):
     assert sorted(recommended.trials) == [0, 1, 2]
     assert (recommended.place, recommended.n_trials, recommended.score) == ("out of fold", 5, pytest.approx(1))
     assert recommended.sentence.startswith("Use ensemble recommended (trials ")
-    assert "against the best single trial; chosen from 5 finished trials." in recommended.sentence
+    assert "against the best single trial of each fold; chosen from 5 finished trials." in recommended.sentence
     assert load_recommendation(store) == recommended
     record = json.loads((store.folder / "ensembles" / "recommended" / "ensemble.json").read_text())
     assert [row["trial"] for row in record["members"]] == list(recommended.trials)

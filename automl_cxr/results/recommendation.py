@@ -184,8 +184,8 @@ def _recommend_ensemble(store: StudyStore, ensemble: _Ensemble) -> Recommendatio
     metric, n_trials = combination.objective.name, len(store.eligible())
     sentence = (
         f"Use ensemble {name} (trials {', '.join(map(str, ensemble.members))}, {combination.method}): {metric} "
-        f"{result.score:.4f}{_describe(combination.interval)} out of fold, {result.gain:+.4f} against the best single trial of each fold"
-        f"{'' if result.gain > 0 else ' (within one standard error; the best trial is the one that these images favour)'}; "
+        f"{result.score:.4f}{_describe(combination.interval)} out of fold, {result.gain:+.4f} against the best single trial of "
+        f"each fold{'' if result.gain > 0 else ' (within one standard error; the best trial is the one that these images favour)'}; "
         f"chosen from {n_trials} finished trials."
     )
     return Recommendation(

@@ -182,11 +182,11 @@ def _recommend_ensemble(store: StudyStore, ensemble: _Ensemble) -> Recommendatio
         write_ensemble(partial, combination, rows, {**study_context(store), RECOMMENDED: True})
         name = destination.publish(partial).name
     metric, n_trials = combination.objective.name, len(store.eligible())
+    caveat = "" if result.gain > 0 else " (within one standard error; the best trial is the one that these images favour)"
     sentence = (
         f"Use ensemble {name} (trials {', '.join(map(str, ensemble.members))}, {combination.method}): {metric} "
         f"{result.score:.4f}{_describe(combination.interval)} out of fold, {result.gain:+.4f} against the best single trial of "
-        f"each fold{'' if result.gain > 0 else ' (within one standard error; the best trial is the one that these images favour)'}; "
-        f"chosen from {n_trials} finished trials."
+        f"each fold{caveat}; chosen from {n_trials} finished trials."
     )
     return Recommendation(
         trials=tuple(ensemble.members),

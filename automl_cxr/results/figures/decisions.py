@@ -1,4 +1,4 @@
-"""Decision curves: net benefit of a model against acting on every image and on none."""
+"""Figures of decisions by the probabilities: decision curves, and risk against coverage."""
 
 from __future__ import annotations
 
@@ -71,3 +71,30 @@ def _add_panel(figure: go.Figure, curve: pd.DataFrame, panel: tuple[int, int], *
     top = max(curve["net_benefit_high"].max(), curve["treat_all"].max())
     figure.update_xaxes(title_text="threshold probability", range=[0, 1], row=row, col=column)
     figure.update_yaxes(title_text="net benefit", range=[-_BELOW_ZERO * top, 1.05 * top], row=row, col=column)
+
+
+def plot_risk_coverage(risks: pd.DataFrame, title: str) -> go.Figure:
+    """Plot the share of errors against the share of decisions that are made.
+
+    Args:
+        risks: Result of ``scoring.risk_coverage.risk_coverage_table``.
+        title: Title of the figure.
+    """
+    import plotly.graph_objects as go  # takes a second to import
+
+    figure = go.Figure(
+        go.Scatter(
+            x=risks["coverage"],
+            y=risks["risk"],
+            customdata=risks["confidence"],
+            mode="lines",
+            line={"color": colour_of(0)},
+            hovertemplate="coverage %{x:.2f}, risk %{y:.3f}, confidence from %{customdata:.3f}<extra></extra>",
+        )
+    )
+    return styled(
+        figure,
+        title,
+        xaxis={"title": "coverage: share of the decisions that are made", "range": [0, 1.01]},
+        yaxis={"title": "risk: share of errors", "rangemode": "tozero"},
+    )

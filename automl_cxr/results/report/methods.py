@@ -83,6 +83,13 @@ _FAMILIES: Mapping[str, str] = MappingProxyType(
         "concat": "concatenations of two networks, each cut at a layer",
     }
 )
+_PARAGRAPHS = (
+    ("images", "labels", "split", "preparation"),
+    ("search", "training", "budget"),
+    ("best", "ensembles"),
+    ("evaluation",),
+    ("versions", "machines", "seeds"),
+)
 _MAX_ENSEMBLES = 3
 _MAX_VALUES = 8  # listed values of a choice
 _FITS = {"stretch": "stretched to", "pad": "padded with black to", "crop": "centre-cropped to"}
@@ -98,24 +105,42 @@ def methods_section(data: ReportData) -> Section:
 
 def methods_paragraphs(data: ReportData) -> list[str]:
     """Return paragraphs about data, search, best trial, evaluation and computation, in the style of a paper."""
-    paragraphs = [_data(data), _search(data), _best(data), _evaluation(data), _computation(data)]
-    return [" ".join(sentences) for sentences in paragraphs if sentences]
+    sentences = methods_sentences(data)
+    paragraphs = [[one for subject in subjects for one in sentences[subject]] for subjects in _PARAGRAPHS]
+    return [" ".join(paragraph) for paragraph in paragraphs if paragraph]
+
+
+def methods_sentences(data: ReportData) -> dict[str, list[str]]:
+    """Return the sentences of the paragraphs by subject, which are the names in ``_PARAGRAPHS``."""
+    return {
+        "images": [_images(data)],
+        "labels": _unknown_labels(data),
+        "split": _split(data),
+        "preparation": [_preparation(data)],
+        "search": _search(data),
+        "training": [_training(data), *_stopping(data)],
+        "budget": _budget(data),
+        "best": _best(data),
+        "ensembles": _ensembles(data),
+        "evaluation": _evaluation(data),
+        "versions": [_versions(entry) for entry in data.searches[-1:]],
+        "machines": [_machines(data.searches)] if data.searches else [],
+        "seeds": _seeds(data),
+    }
 
 
 # --------------------------------------------------------------------------------------------------------------- data
 
 
-def _data(data: ReportData) -> list[str]:
+def _images(data: ReportData) -> str:
     spec, split = data.spec, data.split
     n_images = len(split.train.images) + len(split.valid.images) + len(split.test)
     radiographs = counted(n_images, "chest radiograph")
     if spec.is_multilabel:
         findings = f"{counted(len(spec.classes), 'finding')} ({listed(spec.classes)})"
-        comprised = f"The data set comprised {radiographs}, each of which may have several of {findings}."
-        return [comprised, *_unknown_labels(data), *_split(data), _preparation(data)]
+        return f"The data set comprised {radiographs}, each of which may have several of {findings}."
     classes = f"{counted(len(spec.classes), 'class', 'classes')} ({listed(spec.classes)})"
-    comprised = f"The data set comprised {radiographs} of {classes}."
-    return [comprised, *_split(data), _preparation(data)]
+    return f"The data set comprised {radiographs} of {classes}."
 
 
 def _unknown_labels(data: ReportData) -> list[str]:
@@ -188,7 +213,7 @@ def _search(data: ReportData) -> list[str]:
         sentences.append(f"The search started with the best configurations of an earlier study, {spec.warm_start}.")
     if spec.requirements:
         sentences.append(f"Trials had to satisfy {listed(spec.requirements)}.")
-    return [*sentences, _training(data), *_stopping(data), *_budget(data)]
+    return sentences
 
 
 def _space(data: ReportData) -> str:
@@ -289,7 +314,7 @@ def _best(data: ReportData) -> list[str]:
             "A finding was reported if its probability reached a threshold, which was chosen for each finding to maximise F1 "
             f"on the same images ({data.evaluated_on})."
         )
-    return [*sentences, *_ensembles(data)]
+    return sentences
 
 
 def _objective_name(data: ReportData) -> str:
@@ -364,17 +389,16 @@ def _corrected(data: ReportData) -> list[str]:
 # -------------------------------------------------------------------------------------------------------- computation
 
 
-def _computation(data: ReportData) -> list[str]:
+def _seeds(data: ReportData) -> list[str]:
     searches = data.searches
     if not searches:
         return []
-    last = searches[-1]
-    sentences = [_versions(last), _machines(searches)]
-    sentences.append(
+    derived = (
         f"The seed {data.spec.seed} determined the split and the proposed configurations; the seed of each trial was derived "
         "from it and from the trial number."
     )
-    differing = sum(entry.versions != last.versions for entry in searches)
+    sentences = [derived]
+    differing = sum(entry.versions != searches[-1].versions for entry in searches)
     if differing:
         searches_text = counted(differing, "earlier search", "earlier searches")
         sentences.append(f"{capitalised(searches_text)} of the study used other versions.")

@@ -20,8 +20,8 @@ _CURVES = (
     "by the odds of the threshold. A model is useful at thresholds where it is above both other lines."
 )
 _RISK = (
-    "Share of errors of {best} among its most confident decisions. A classifier that abstains from the others has a lower "
-    "risk, if its confidence is meaningful (`automl-cxr predict --abstain`)."
+    "Share of errors among the most confident decisions: {best}. A classifier that abstains from the others (`automl-cxr "
+    "predict --abstain`) has a lower risk, if its confidence is meaningful."
 )
 _COVERAGES = (0.5, 0.7, 0.8, 0.9, 1.0)
 

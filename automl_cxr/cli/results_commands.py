@@ -130,7 +130,7 @@ def evaluate(
                 "classifier": result.classifier,
                 "split": result.part,
                 **({"site": result.site} if result.site else {}),
-                **({"notes": result.notes} if result.site or result.predictions.is_multilabel else {}),
+                **({"notes": result.notes} if result.notes or result.site or result.predictions.is_multilabel else {}),
                 "images": len(result.predictions),
                 "scores": result.scores,
                 "intervals": {name: vars(interval) for name, interval in result.intervals.items()},

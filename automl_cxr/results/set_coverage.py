@@ -93,7 +93,7 @@ def measure_coverage(sets: ConformalSets, predictions: Predictions, *, place: st
             warnings.append(
                 f"Conformal sets contain {' '.join(group.names.values())} in {is_covered.mean():.1%} (95% interval "
                 f"{interval.low:.1%} to {interval.high:.1%}) of its {len(of_group):,} images on the {place}, instead of "
-                f"{sets.coverage:.0%}. These images differ from those of the calibration: do not rely on the stated coverage."
+                f"{sets.coverage:.0%}. Chance does not explain it: do not rely on the stated coverage for such images."
             )
     return SetCoverage(sets.coverage, pd.DataFrame(rows), tuple(warnings))
 

@@ -70,12 +70,15 @@ def test_items_have_the_facts_of_the_study_and_name_the_blanks(study):
 
 
 def test_test_scores_and_characteristics_appear_after_the_evaluation(study):
-    sealed = checklist_sections(study, load_checklist("claim"))[-1]
+    before = checklist_sections(study, load_checklist("claim"))
+    sealed = before[-1]
+    assert "not in the record: test characteristics" in rows_of(before)["36"]["to_fill_in"]
     assert set(sealed.parts[0].table["test"]) == {f"{len(study.split.test)}", "sealed"}
     study.record_test_opening("trial 0", {"macro_f1": 0.4321})
     sections = checklist_sections(study, load_checklist("claim"))
     assert "trial 0 on the test part: macro_f1 0.432" in rows_of(sections)["37"]["answer"]
     assert rows_of(sections)["37"]["status"] == "answered"
+    assert "not in the record" not in rows_of(sections)["36"]["to_fill_in"]
     assert "sealed" not in set(sections[-1].parts[0].table["test"])
 
 
@@ -96,7 +99,7 @@ def test_a_study_without_its_data_has_a_checklist_that_says_so(study, tmp_path):
     sections = checklist_sections(study, load_checklist("claim"), data=str(tmp_path / "missing"))
     assert sections[-1].title == CHARACTERISTICS
     assert "data are not available" in sections[-1].parts[0].text
-    assert rows_of(sections)["36"]["to_fill_in"].endswith("not in the record: characteristics")
+    assert rows_of(sections)["36"]["to_fill_in"].endswith("not in the record: characteristics, test characteristics")
 
 
 def test_the_command_writes_a_checklist(study, tmp_path, monkeypatch, capsys):

@@ -52,11 +52,13 @@ def _subsets(facts: FactData) -> str:
 
 def _missing_data(facts: FactData) -> str:
     n_unreadable = len(facts.report.split.unreadable)
-    unreadable = f"{n_unreadable or 'No'} training or validation image{'' if n_unreadable == 1 else 's'} could not be read."
-    return " ".join([*(facts.methods["labels"] or ["Images without a label were not used."]), unreadable])
+    readable = "All training and validation images could be read."
+    if n_unreadable:
+        readable = f"{counted(n_unreadable, 'training or validation image')} could not be read."
+    return " ".join([*(facts.methods["labels"] or ["Images without a label were not used."]), readable])
 
 
-def _headers(facts: FactData) -> str:
+def _dicom_headers(facts: FactData) -> str:
     headers = {} if facts.dataset is None else facts.dataset.headers
     texts = [f"{name}: {', '.join(f'{value} {n:,}' for value, n in counts.items())}" for name, counts in headers.items()]
     return f"DICOM headers: {'; '.join(texts)}." if texts else ""
@@ -94,6 +96,12 @@ def _characteristics(facts: FactData) -> str:
     return "" if facts.dataset is None else "Table 1 has the characteristics of each part that the data contain."
 
 
+def _test_characteristics(facts: FactData) -> str:
+    if facts.dataset is None or not (facts.report.test_opened and facts.report.split.test):
+        return ""
+    return "It includes the test part."
+
+
 def _outcomes(facts: FactData) -> str:
     return "" if facts.dataset is None else "Table 1 has the number of images of each class or finding in each part."
 
@@ -119,13 +127,14 @@ DATA_FACTS: Mapping[str, Callable[[FactData], str]] = {
     "preprocessing": _preprocessing,
     "subsets": _subsets,
     "missing_data": _missing_data,
-    "headers": _headers,
+    "dicom_headers": _dicom_headers,
     "classes": _classes,
     "label_columns": _label_columns,
     "seed_of_split": _seed_of_split,
     "disjoint": _disjoint,
     "test_size": _test_size,
     "characteristics": _characteristics,
+    "test_characteristics": _test_characteristics,
     "outcomes": _outcomes,
     "predictors": _predictors,
     "no_assessors": _no_assessors,

@@ -19,10 +19,14 @@ _N_RESAMPLES = 1000
 
 def _initial_weights(facts: FactData) -> str:
     config = facts.report.config
+    random_weights = f"weights were random (seed {config.seed})."
     if not config.branches:
-        return f"The weights were random (seed {config.seed})."
+        return f"The initial {random_weights}"
     sources = [f"{branch.backbone}: {_weights_of(branch.weights)}" for branch in config.branches]
-    return f"Initial weights: {listed(sources)}. Other weights were random (seed {config.seed})."
+    others = (
+        "" if config.family == "probe" else f" Other {random_weights}"
+    )  # the optimum of its regression does not depend on the start
+    return f"Initial weights: {listed(sources)}.{others}"
 
 
 def _weights_of(name: str) -> str:

@@ -81,6 +81,7 @@ _FAMILIES: Mapping[str, str] = MappingProxyType(
         "fused": "convolutional networks with joined shallow and deep feature maps, trained from random weights",
         "transfer": "pretrained networks with a new head",
         "concat": "concatenations of two networks, each cut at a layer",
+        "probe": "logistic regressions on the outputs of frozen layers of pretrained networks",
     }
 )
 _PARAGRAPHS = (
@@ -333,6 +334,7 @@ def _network(config: TrialConfig) -> str:
         "fused": "a convolutional network with joined shallow and deep feature maps",
         "transfer": f"a {config.backbone} network with {_weights(config.weights)} weights and a new head",
         "concat": f"the concatenation of {config.backbone} and {config.second_backbone}",
+        "probe": f"a logistic regression on the outputs of the frozen layers {config.probe_layers}",
     }.get(config.family, f"a network of family {config.family}")
 
 

@@ -158,7 +158,7 @@ def test_the_flow_adds_up_and_names_all_exclusions(dataset, split):
     ]  # fmt: skip
     for step, following in zip(flow.steps, [flow.steps[1].n_images, sum(one.n_images for one in flow.parts)], strict=True):
         assert step.n_images - sum(one.n_images for one in step.excluded) == following
-    assert flow.table()["excluded"].tolist()[:2] == ["2 a mask; 1 a projection that is not used", "1 unreadable"]
+    assert flow.table()["excluded"].tolist()[:2] == ["2: a mask; 1: a projection that is not used", "1: unreadable"]
     assert "x.txt (no image)" in flow.notes[0]
 
 

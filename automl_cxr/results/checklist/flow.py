@@ -57,7 +57,7 @@ class Flow:
                     "step": step.name,
                     "images": f"{step.n_images:,}",
                     "patients": "" if step.n_patients is None else f"{step.n_patients:,}",
-                    "excluded": "; ".join(f"{one.n_images:,} {one.reason}" for one in step.excluded),
+                    "excluded": "; ".join(f"{one.n_images:,}: {one.reason}" for one in step.excluded),
                 }
                 for step in (*self.steps, *self.parts)
             ]
@@ -122,6 +122,7 @@ def flow_diagram(flow: Flow) -> Diagram:
     """Draw the flow: the steps from top to bottom, their exclusions on the right, and the parts in a row below."""
     boxes: list[Box] = []
     arrows: list[tuple[int, int, int, int]] = []
+    downwards: list[tuple[int, int, int, int]] = []  # from each step; the last one ends at the line above the parts
     n_columns = max(2 if any(step.excluded for step in flow.steps) else 1, len(flow.parts))
     width = n_columns * (_WIDTH + _GAP) - _GAP
     x = 0 if any(step.excluded for step in flow.steps) and n_columns == 2 else (width - _WIDTH) // 2
@@ -138,7 +139,7 @@ def flow_diagram(flow: Flow) -> Diagram:
             next_top = side.y + side.height + _GAP // 2
         else:
             next_top = bottom + _GAP
-        arrows.append((x + _WIDTH // 2, bottom, x + _WIDTH // 2, next_top))
+        downwards.append((x + _WIDTH // 2, bottom, x + _WIDTH // 2, next_top))
         top = next_top
     rail = top
     top = rail + _GAP // 2
@@ -151,7 +152,8 @@ def flow_diagram(flow: Flow) -> Diagram:
     centres = [box.x + _WIDTH // 2 for box in boxes[-len(flow.parts) :]]
     ends = [*centres, x + _WIDTH // 2]
     height = max(box.y + box.height for box in boxes)
-    return Diagram(width, height, tuple(boxes), tuple(arrows), lines=((min(ends), rail, max(ends), rail),))
+    lines = (downwards.pop(), (min(ends), rail, max(ends), rail))
+    return Diagram(width, height, tuple(boxes), (*downwards, *arrows), lines)
 
 
 def _box(x: int, y: int, lines: Sequence[str]) -> Box:
@@ -164,5 +166,5 @@ def _lines(step: Step) -> list[str]:
 
 
 def _exclusion_lines(excluded: Sequence[Exclusion]) -> list[str]:
-    texts = [f"{one.n_images:,} {one.reason}" for one in excluded]
+    texts = [f"{one.n_images:,}: {one.reason}" for one in excluded]
     return ["Excluded images:", *(line for text in texts for line in textwrap.wrap(text, _CHARACTERS))]

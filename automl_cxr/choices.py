@@ -42,6 +42,7 @@ ENSEMBLE_METHODS = ("auto", "best", "average", "geometric", "greedy", "sweep", "
 EXPLANATION_METHODS = ("gradcam", "activations", "shap")
 EXPORT_FORMATS = ("keras", "onnx", "tflite", "savedmodel")
 IMPORTANCE_EVALUATORS = ("ped-anova", "fanova")
+CHECKLISTS = ("claim", "tripod-ai")
 
 
 def list_choices(names: tuple[str, ...]) -> str:

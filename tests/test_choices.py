@@ -9,6 +9,7 @@ from automl_cxr.data.projections import PROJECTIONS
 from automl_cxr.engine import optuna_proposer
 from automl_cxr.engine.registry import FOLD_PRUNERS, PRUNERS, SAMPLERS
 from automl_cxr.ensemble.build import AUTO, METHODS
+from automl_cxr.results.checklist.checklists import FOLDER as CHECKLIST_FOLDER
 from automl_cxr.results.explain.explanation import METHODS as EXPLANATION_METHODS
 from automl_cxr.results.export import SUFFIXES
 from automl_cxr.results.importance import EVALUATORS
@@ -36,6 +37,7 @@ from automl_cxr.study.fidelity import FIDELITIES
         (choices.EXPLANATION_METHODS, EXPLANATION_METHODS),
         (choices.EXPORT_FORMATS, SUFFIXES),
         (choices.IMPORTANCE_EVALUATORS, EVALUATORS),
+        (choices.CHECKLISTS, sorted(path.stem for path in CHECKLIST_FOLDER.glob("*.toml"))),
     ],
     ids=lambda value: "" if not isinstance(value, tuple) else value[0],
 )

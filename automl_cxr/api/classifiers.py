@@ -15,6 +15,7 @@ from automl_cxr.api.locations import locate, open_study
 from automl_cxr.data.dataset import load_image_paths
 from automl_cxr.errors import StudyError, UsageError
 from automl_cxr.results import ensembles, sealed_images
+from automl_cxr.results.abstention import add_sets, calibrate_classifier, describe_sets
 from automl_cxr.results.classifier import ENSEMBLE_FILE, Classifier, load_ensemble
 from automl_cxr.results.ensembles import BuiltEnsemble
 from automl_cxr.storage.urls import explained_storage_errors
@@ -90,6 +91,7 @@ def predict(
     classifier: Classifier,
     paths: Sequence[str | Path],
     *,
+    abstain: float | None = None,
     runs: str | Path | None = None,
     storage: str | None = None,
     on_progress: OnProgress | None = None,
@@ -99,6 +101,8 @@ def predict(
     Args:
         classifier: Result of ``open_study(...).classifier()``, or an ensemble.
         paths: Image files and folders.
+        abstain: Stated coverage of conformal sets, between 0 and 1, by which the classifier abstains; see
+            ``results.abstention.add_sets`` for the columns. [default: a decision for each image]
         runs: Folder that contains the files of all studies. [default: that of the classifier]
         storage: Optuna storage URL of its study; see ``open_study``.
         on_progress: Called with the number of predicted images and of all images.
@@ -111,12 +115,18 @@ def predict(
 
     Raises:
         TrialError: A model file is damaged.
+        UsageError: The coverage is out of range, or the classifier averages over the mirrored view.
     """
+    sets = None if abstain is None else calibrate_classifier(classifier, abstain)
     files, problems = load_image_paths(paths)
     probabilities, unreadable = classifier.predict(files, on_progress=on_progress)
     readable = [str(path) for position, path in enumerate(files) if position not in unreadable]
     table = _prediction_table(readable, classifier.classes, probabilities, classifier.thresholds)
-    table.attrs["notes"] = record_test_images(classifier, files, "predictions", runs=runs, storage=storage)
+    notes = record_test_images(classifier, files, "predictions", runs=runs, storage=storage)
+    if sets is not None:
+        table = add_sets(table, sets, classifier.classes)
+        notes += describe_sets(table, sets, classifier.classes)
+    table.attrs["notes"] = notes
     return table, problems | {str(files[position]): reason for position, reason in unreadable.items()}
 
 

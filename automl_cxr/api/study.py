@@ -13,6 +13,8 @@ from automl_cxr.api.recommended import Recommended
 from automl_cxr.errors import UsageError
 from automl_cxr.records import TrialRecord
 from automl_cxr.results import ensembles
+from automl_cxr.results.abstention import DEFAULT_COVERAGE, with_set_coverage
+from automl_cxr.results.checklist.checklist_page import write_checklist
 from automl_cxr.results.classifier import Classifier, classifier_of_study, classifier_of_trial, load_ensemble
 from automl_cxr.results.corrected_best import CorrectedBest, correct_best_of_study
 from automl_cxr.results.ensembles import BuiltEnsemble
@@ -35,6 +37,7 @@ from automl_cxr.results.report import write_report
 from automl_cxr.results.sealed_images import count_test_images, record_test_images
 from automl_cxr.results.study_data import scored_findings, scored_images
 from automl_cxr.results.verification import Verification, verify_study
+from automl_cxr.scoring.conformal import check_coverage
 from automl_cxr.study import study_info
 from automl_cxr.study.data_preparation import OnProgress
 from automl_cxr.study.provenance import SearchEntry
@@ -182,6 +185,23 @@ class Study:
         """
         return write_report(self._store, Path(out), **choices)
 
+    def checklist(self, out: str | os.PathLike[str], *, name: str, data: str | None = None) -> Path:
+        """Write a reporting checklist of the study; see ``results.checklist.checklist_page.write_checklist``.
+
+        Args:
+            out: File to write, .html or .md.
+            name: "claim" or "tripod-ai".
+            data: Folder or table of the images, if they were moved.
+
+        Returns:
+            Path of the file.
+
+        Raises:
+            UnknownNameError: There is no such checklist, or the file has another suffix.
+            StudyError: No trial is finished.
+        """
+        return write_checklist(self._store, Path(out), name=name, data=data)
+
     def details(self) -> study_info.StudyDetails:
         """Return the settings, images, trials, searches and files of the study; see ``study.study_info.StudyDetails``."""
         return study_info.describe_study(self._store)
@@ -207,6 +227,7 @@ class Study:
         data: str | None = None,
         external: str | Path | None = None,
         class_map: Mapping[str, str] | str | Path | None = None,
+        abstain: float = DEFAULT_COVERAGE,
         on_progress: OnProgress | None = None,
     ) -> Evaluation:
         """Score a classifier on a part of the images of the study, or on images of another site.
@@ -219,19 +240,24 @@ class Study:
             data: Folder or table of the images, if they were moved.
             external: Folder or table of labelled images from another site, instead of a part.
             class_map: The study's class by the site's class, as for ``leaderboard``.
+            abstain: Stated coverage of the conformal sets whose coverage is measured on the test part or the site.
             on_progress: Called with the number of predicted images and of all images; for a site, of networks.
 
         Raises:
-            UsageError: A part and a site are given, or a class map without a site.
+            UsageError: A part and a site are given, or a class map without a site, or the coverage is out of range.
             StudyError: The model does not exist, or the images changed.
             DataError: The images are not found or unusable.
         """
+        check_coverage(abstain)  # before the test part is opened
         sites = open_sites([] if external is None else [external], class_map, task=self._store.spec.task)
-        if not sites:
-            return evaluate(self._store, self._open(what), part=part or "test", data=data, on_progress=on_progress)
-        if part is not None or data is not None:
+        if sites and (part is not None or data is not None):
             raise UsageError("An external site replaces the part of the study; received both. Omit --split and --data.")
-        return evaluate_site(self._store, self._open(what), sites[0], on_progress=on_progress)
+        classifier = self._open(what)
+        if sites:
+            evaluation = evaluate_site(self._store, classifier, sites[0], on_progress=on_progress)
+        else:
+            evaluation = evaluate(self._store, classifier, part=part or "test", data=data, on_progress=on_progress)
+        return with_set_coverage(evaluation, classifier, abstain)
 
     def _open(self, what: int | BuiltEnsemble | Classifier | str | Path | None) -> Classifier:
         match what:

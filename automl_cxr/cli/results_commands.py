@@ -80,6 +80,14 @@ def importance(study: str, evaluator: str, runs: str | None, storage: str | None
 @class_map_option
 @trial_option
 @mirrored_option
+@click.option(
+    "--abstain",
+    type=float,
+    default=0.9,
+    show_default=True,
+    metavar="SHARE",
+    help="Stated coverage of the conformal sets whose coverage is measured on the test part or the site.",
+)
 @moved_data_option
 @location_options
 @json_option
@@ -91,6 +99,7 @@ def evaluate(
     class_map: str | None,
     trial: int | None,
     mirrored: bool,
+    abstain: float,
     data: str | None,
     runs: str | None,
     storage: str | None,
@@ -106,7 +115,13 @@ def evaluate(
     study = api.open_study(classifier.study, runs=runs, storage=storage)
     with progress_bar("predicting") as on_progress:
         result = study.evaluate(
-            classifier, part=part, data=data, external=external, class_map=class_map, on_progress=on_progress
+            classifier,
+            part=part,
+            data=data,
+            external=external,
+            class_map=class_map,
+            abstain=abstain,
+            on_progress=on_progress,
         )
     if as_json:
         print_json(
@@ -115,13 +130,14 @@ def evaluate(
                 "classifier": result.classifier,
                 "split": result.part,
                 **({"site": result.site} if result.site else {}),
-                **({"notes": result.notes} if result.site or result.predictions.is_multilabel else {}),
+                **({"notes": result.notes} if result.notes or result.site or result.predictions.is_multilabel else {}),
                 "images": len(result.predictions),
                 "scores": result.scores,
                 "intervals": {name: vars(interval) for name, interval in result.intervals.items()},
                 **({"findings": result.per_class.to_dict(orient="index")} if result.predictions.is_multilabel else {}),
                 "calibration": result.calibration.to_dict(orient="records"),
                 "net_benefit": result.net_benefits.to_dict(orient="records"),
+                **_set_coverage_fields(result),
                 "confusion": result.confusion.to_dict(orient="index"),
                 "unreadable": result.unreadable,
                 "test_opened": result.n_opened,
@@ -130,6 +146,14 @@ def evaluate(
         )
         return
     _print_evaluation(study.name, result)
+
+
+def _set_coverage_fields(result: Any) -> dict[str, Any]:
+    """Return the coverage of conformal sets for JSON; nothing if it was not measured."""
+    measured = result.set_coverage
+    if measured is None:
+        return {}
+    return {"conformal_sets": {"stated": measured.stated, "coverage": measured.table.to_dict(orient="records")}}
 
 
 def _print_evaluation(study: str, result: Any) -> None:
@@ -153,6 +177,9 @@ def _print_evaluation(study: str, result: Any) -> None:
     for title, table in (("calibration", result.calibration), ("net benefit of decisions", result.net_benefits)):
         if not table.empty:
             print_table(fold_intervals(table), title=title)
+    if result.set_coverage is not None:
+        title = f"conformal sets with a stated coverage of {result.set_coverage.stated:.0%}"
+        print_table(fold_intervals(result.set_coverage.table), title=title)
     for image, reason in result.unreadable.items():
         print_message(f"excluded: {image}: {reason}")
     for note in result.notes:
@@ -169,6 +196,13 @@ def _print_evaluation(study: str, result: Any) -> None:
 @click.argument("target", metavar="STUDY|ENSEMBLE")
 @click.argument("paths", nargs=-1, required=True, metavar="PATHS...")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="CSV file to write  [default: stdout]")
+@click.option(
+    "--abstain",
+    type=float,
+    metavar="SHARE",
+    help="Decide only where the conformal set with this coverage of each class, such as 0.9, has one class. "
+    " [default: a decision for each image]",
+)
 @trial_option
 @mirrored_option
 @location_options
@@ -178,6 +212,7 @@ def predict(
     target: str,
     paths: tuple[str, ...],
     out: Path | None,
+    abstain: float | None,
     trial: int | None,
     mirrored: bool,
     runs: str | None,
@@ -188,6 +223,9 @@ def predict(
 
     If images may have several findings, the table has a probability and a decision (1 or 0, by the threshold of the classifier)
     for each finding.
+
+    With --abstain, the table also has the conformal set of each image and the decision, which is empty where the classifier
+    abstains.
     """
     from automl_cxr import api
     from automl_cxr.results.tables import to_json, to_plain_csv
@@ -195,7 +233,7 @@ def predict(
     check_out(out)
     classifier = open_target(target, trial=trial, runs=runs, storage=storage, mirrored=mirrored)
     with progress_bar("predicting") as on_progress:
-        table, problems = api.predict(classifier, paths, runs=runs, storage=storage, on_progress=on_progress)
+        table, problems = api.predict(classifier, paths, abstain=abstain, runs=runs, storage=storage, on_progress=on_progress)
     for note in table.attrs["notes"]:
         print_message(note)
     for path, reason in problems.items():

@@ -17,6 +17,7 @@ from automl_cxr.data.class_names import choose_classes, strip_labels
 from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.decode import describe_read_failure
 from automl_cxr.data.dicom_tags import count_header_values, fill_patients
+from automl_cxr.data.exclusions import Exclusion, ExclusionCounter
 from automl_cxr.data.files import IMAGE_SUFFIXES, enter_lone_folders, explain_unusable, walk_images
 from automl_cxr.data.finding_choice import choose_findings, from_classes, rename_findings
 from automl_cxr.data.image_selection import select_images
@@ -60,6 +61,8 @@ class Dataset:
         task: What is predicted, a name in ``tasks.TASKS``.
         findings: The label code (``tasks``) of each finding of each image, int8, with the images as index and the findings as
             columns, if an image may have several; otherwise None. Read labels with ``labels_of``.
+        exclusions: Numbers of images that were left out, in the order of the steps. Files that are not used (``ignored``) are
+            not among them.
     """
 
     root: Path
@@ -77,6 +80,7 @@ class Dataset:
     n_missing: int = 0
     task: str = MULTICLASS
     findings: pd.DataFrame | None = None
+    exclusions: tuple[Exclusion, ...] = ()
 
     @property
     def is_multilabel(self) -> bool:
@@ -138,7 +142,8 @@ def load_dataset(
     notes = [] if entered == path else [f"The data are read from the only folder, {entered.relative_to(path).as_posix()}."]
     notes.extend(raw.notes)
     base = raw.root or (entered.parent if entered.is_file() else entered)
-    rows, headers = select_images(base, rows, options, notes)
+    excluded = ExclusionCounter(rows, n_unlabelled=raw.n_unlabelled)
+    rows, headers = select_images(base, rows, options, notes, excluded)
     is_multilabel = raw.findings is not None or options.wants_findings
     if is_multilabel:
         rows, known = (rows, raw.findings) if raw.findings is not None else from_classes(strip_labels(rows, notes))
@@ -148,13 +153,16 @@ def load_dataset(
         check_plausible(entered, found_layout.name, rows, headers, options, root)
         names = choose_classes([row.label for row in rows], options.classes, root, notes)
         rows = [row for row in rows if row.label in names]
+        excluded.count(rows, "a class that is not used")
     rows = fill_patients(rows, headers, notes) if options.patients is None else set_patients(rows, options.patients, notes)
     rows, without_patient = settle_unknown_patients(rows, options.unknown_patients, notes)
+    excluded.count(rows, "no known patient")
     n_uncertain, n_missing, codes = raw.n_uncertain, raw.n_missing, None
     if is_multilabel:
         chosen = choose_findings(rows, known, options, notes)
         names, rows, codes = chosen.names, chosen.rows, chosen.codes
         n_uncertain, n_missing = chosen.n_uncertain, chosen.n_missing
+        excluded.count(rows, "no known label of a finding that is used")
     patients_known = any(row.patient_id for row in rows)
     notes.extend(_patient_notes(rows, root, raw.used_tables))
     rows = _apply_split_choice(rows, options, notes)
@@ -177,6 +185,7 @@ def load_dataset(
         n_missing=n_missing,
         task=MULTICLASS if codes is None else MULTILABEL,
         findings=None if codes is None else pd.DataFrame(codes, index=images, columns=list(names)),
+        exclusions=excluded.found,
     )
 
 

@@ -67,6 +67,7 @@ class RawTable:
         n_uncertain: Number of images with an uncertain label.
         n_missing: Number of images without a label.
         findings: Names of all findings, if an image may have several of them; otherwise None.
+        n_unlabelled: Number of images that are not in ``rows`` because they have no label that is used.
     """
 
     rows: tuple[ImageRow, ...]
@@ -77,6 +78,7 @@ class RawTable:
     n_uncertain: int = 0
     n_missing: int = 0
     findings: tuple[str, ...] | None = None
+    n_unlabelled: int = 0
 
 
 def parse_parts(names: Iterable[str], table_name: str, *, resplit: bool = False) -> dict[str, str]:

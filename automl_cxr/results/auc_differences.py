@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from automl_cxr.scoring.delong import holm_adjusted, roc_areas
+from automl_cxr.scoring.delong import RocAreas, holm_adjusted, roc_areas
 from automl_cxr.scoring.intervals import N_RESAMPLES, differences_from, intervals_of
 from automl_cxr.scoring.metrics import metrics_for
 from automl_cxr.scoring.predictions import Predictions
@@ -38,41 +38,50 @@ def auc_differences(
         number of rows. Of two classes, which have the same area, the second. A class that no image or every image has is
         omitted.
     """
+    areas = _areas(images, probabilities) if len(names) > 1 else {}
+    if not areas:
+        return pd.DataFrame()
     defined = metrics_for(images.classes, task=images.task)
     resampled = resample_scores(
         images.labels,
         probabilities,
         images.patients,
-        [defined[f"auc_{name}"] for name in images.classes],
+        [defined[f"auc_{name}"] for name in areas],
         n_resamples=n_resamples,
         seed=seed,
     )
-    numbers = range(1, 2) if not images.is_multilabel and len(images.classes) == 2 else range(len(images.classes))
     rows = []
-    for number in numbers:
-        name, labels = images.classes[number], images.labels
-        is_positive = labels[:, number] == PRESENT if images.is_multilabel else labels == number
-        is_known = labels[:, number] >= 0 if images.is_multilabel else np.ones(len(images), dtype=bool)
-        areas = roc_areas(is_positive[is_known], probabilities[:, is_known, number])
-        if np.isnan(areas.areas).any():
-            continue
+    for name, of_class in areas.items():
         intervals = intervals_of(differences_from(resampled[f"auc_{name}"], 0))
         rows += [
             {
                 "finding" if images.is_multilabel else "class": name,
                 "model": names[0],
                 "other": names[other],
-                "auc": float(areas.areas[0]),
-                "other_auc": float(areas.areas[other]),
-                "difference": float(areas.areas[0] - areas.areas[other]),
+                "auc": float(of_class.areas[0]),
+                "other_auc": float(of_class.areas[other]),
+                "difference": float(of_class.areas[0] - of_class.areas[other]),
                 "difference_low": intervals[other].low,
                 "difference_high": intervals[other].high,
-                "p_delong": areas.p_value(0, other),
+                "p_delong": of_class.p_value(0, other),
             }
             for other in range(1, len(names))
         ]
     table = pd.DataFrame(rows)
-    return table if table.empty else table.assign(p_holm=holm_adjusted(table["p_delong"].to_numpy()))
+    return table.assign(p_holm=holm_adjusted(table["p_delong"].to_numpy()))
+
+
+def _areas(images: Predictions, probabilities: np.ndarray) -> dict[str, RocAreas]:
+    """Return the areas of the models for each class or finding for which they are defined."""
+    labels, is_binary = images.labels, not images.is_multilabel and len(images.classes) == 2
+    found = {}
+    for number, name in enumerate(images.classes):
+        is_known = labels[:, number] >= 0 if images.is_multilabel else labels >= 0
+        is_positive = labels[:, number] == PRESENT if images.is_multilabel else labels == number
+        areas = roc_areas(is_positive[is_known], probabilities[:, is_known, number])
+        if not np.isnan(areas.areas).any() and not (is_binary and number == 0):
+            found[name] = areas
+    return found
 
 
 def describe_dependence(images: Predictions) -> str:

@@ -17,6 +17,7 @@ from automl_cxr.results.classifier import Classifier
 from automl_cxr.results.ensemble_record import record_test_opening
 from automl_cxr.results.finding_scores import score_findings
 from automl_cxr.results.outcome_tables import calibration_table, net_benefits
+from automl_cxr.results.set_coverage import SetCoverage
 from automl_cxr.results.study_data import load_study_dataset
 from automl_cxr.scoring.confusion import confusion_matrix
 from automl_cxr.scoring.intervals import Interval, bootstrap_intervals
@@ -51,6 +52,7 @@ class Evaluation:
         site: Name of the external site, whose classes may be a part of those of the study; empty for a part of the study.
         notes: Sentences for the user on the images of the site, and on findings without a score.
         normal_class: Index of the class without a finding, if it is known.
+        set_coverage: Coverage of conformal sets on the test part or the site; None for other parts, or if it is not known.
     """
 
     classifier: str
@@ -67,6 +69,7 @@ class Evaluation:
     site: str = ""
     notes: tuple[str, ...] = ()
     normal_class: int | None = None
+    set_coverage: SetCoverage | None = None
 
     @cached_property
     def calibration(self) -> pd.DataFrame:

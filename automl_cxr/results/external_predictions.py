@@ -29,7 +29,7 @@ from automl_cxr.study.study_info import list_ensembles
 OnProgress = Callable[[int, int], None]
 Model = int | str
 """Number of a trial, or name of an ensemble, such as "ensemble best3"."""
-_FOLDER = "external"
+EXTERNAL_FOLDER = "external"
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +143,7 @@ def _square_of(store: StudyStore, number: int) -> tuple[int, str]:
 
 def _folder(store: StudyStore, decoded: DecodedSite, square: tuple[int, str]) -> Path:
     digest = hashlib.sha256(f"{decoded.images_for(square).digest} {decoded.site.table_digest}".encode()).hexdigest()
-    return store.folder / _FOLDER / digest[:32]
+    return store.folder / EXTERNAL_FOLDER / digest[:32]
 
 
 def _open_ensembles(store: StudyStore) -> tuple[list[tuple[Classifier, str]], tuple[str, ...]]:

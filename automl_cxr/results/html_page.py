@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: text, tables, Plotly figures and pictures under headings, rendered with Jinja2 templates."""
+"""Self-contained HTML pages: text, tables, figures, diagrams and pictures under headings, rendered with Jinja2 templates."""
 
 from __future__ import annotations
 
@@ -34,12 +34,13 @@ class Text:
 
 @dataclass(frozen=True)
 class Table:
-    """A table with a caption. The index is not shown."""
+    """A table with a caption. The index is not shown. Long texts are wrapped if ``is_wrapped`` is true."""
 
     template: ClassVar[str] = "parts/table.html.j2"
 
     table: pd.DataFrame
     caption: str = ""
+    is_wrapped: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,32 @@ class Pictures:
     pictures: Sequence[Picture]
 
 
-Part = Text | Table | Plot | Pictures
+@dataclass(frozen=True)
+class Box:
+    """A box of a diagram with lines of text; position and size in pixels."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Diagram:
+    """A diagram of boxes, arrows and lines (x1, y1, x2, y2) with a caption; all in pixels from the top left corner."""
+
+    template: ClassVar[str] = "parts/diagram.html.j2"
+
+    width: int
+    height: int
+    boxes: tuple[Box, ...]
+    arrows: tuple[tuple[int, int, int, int], ...]
+    lines: tuple[tuple[int, int, int, int], ...] = ()
+    caption: str = ""
+
+
+Part = Text | Table | Plot | Pictures | Diagram
 
 
 @dataclass(frozen=True)

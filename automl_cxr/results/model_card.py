@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+NOT_A_DEVICE = (
+    "Not a medical device: it must not be used for clinical decisions. Good scores on a public collection are no evidence of "
+    "clinical value."
+)
 _INTENDED_USE = (
-    "For research on the classification of chest radiographs of the kind named below. Not a medical device: it must not be "
-    "used for clinical decisions. Good scores on a public collection are no evidence of clinical value. It was not tested on "
+    f"For research on the classification of chest radiographs of the kind named below. {NOT_A_DEVICE} It was not tested on "
     "data of other hospitals, machines, projections or patient populations."
 )
 

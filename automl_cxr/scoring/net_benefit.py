@@ -14,6 +14,7 @@ from automl_cxr.scoring.clustered_errors import PatientClusters, normal_interval
 from automl_cxr.scoring.outcomes import Outcome
 
 CURVE_THRESHOLDS = tuple(round(percent / 100, 2) for percent in range(1, 100))
+_DIGITS = 12  # of a net benefit: rounding errors are not a benefit
 TABLE_THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.5)
 
 
@@ -32,7 +33,7 @@ def net_benefit_table(outcome: Outcome, thresholds: tuple[float, ...] = CURVE_TH
     for threshold in thresholds:
         cost = threshold / (1 - threshold)
         gains = np.where(outcome.is_positive, 1.0, -cost) * (outcome.probabilities >= threshold)
-        benefit = float(gains.mean())
+        benefit = round(float(gains.mean()), _DIGITS)
         interval = normal_interval(benefit, clusters.variance_of_mean(gains))
         rows.append(
             {

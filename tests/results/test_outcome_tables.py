@@ -1,5 +1,7 @@
 """Calibration and net benefit of predictions, and their figure."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -53,3 +55,15 @@ def test_each_outcome_has_a_panel_and_the_legend_is_shown_once(predictions):
     figure = plot_decision_curves(decision_curves(predictions, None), "title")
     assert [annotation.text for annotation in figure.layout.annotations] == list(CLASSES)
     assert sum(trace.showlegend for trace in figure.data) == 4
+
+
+def test_panels_of_many_outcomes_do_not_overlap_and_end_at_the_largest_probability():
+    rng = np.random.default_rng(0)
+    findings = tuple(f"finding {number}" for number in range(13))
+    predictions = Predictions(tuple(map(str, range(60))), rng.integers(0, 2, (60, 13)), 0.2 * rng.random((60, 13)), findings)
+    figure = plot_decision_curves(decision_curves(predictions, None), "title")
+    rows = sorted({tuple(figure.layout[name].domain) for name in figure.layout if name.startswith("yaxis")})
+    assert len(rows) == 7
+    plot_height = figure.layout.height - figure.layout.margin.t - figure.layout.margin.b
+    assert min(upper[0] - lower[1] for lower, upper in itertools.pairwise(rows)) * plot_height > 90
+    assert figure.layout.xaxis.range[1] < 0.3

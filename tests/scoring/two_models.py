@@ -31,3 +31,7 @@ INTERCEPT, INTERCEPT_ERROR = 0.23636363, 0.2890616
 THRESHOLDS = (0.055, 0.105, 0.205, 0.305, 0.505)
 NET_BENEFIT = (0.544356, 0.523650, 0.502201, 0.452878, 0.297643)
 TREAT_ALL = (0.541446, 0.515829, 0.454927, 0.376499, 0.124579)
+
+# MAPIE 1.6.0, SplitConformalClassifier with LAC scores, calibrated on the images of each class alone: the smallest probability,
+# in steps of 1 %, with which each class is in a set, by coverage.
+CONFORMAL_LIMITS = {0.8: (0.37, 0.5), 0.9: (0.25, 0.35)}

@@ -88,8 +88,9 @@ def read(root: Path, options: DataOptions) -> RawTable:
         " and ".join(one.table for one in labelled),
         columns=[column for one in labelled for column in one.finding_columns],
     )
+    rows = tuple(_rows(labelled, settled))
     return RawTable(
-        rows=tuple(_rows(labelled, settled)),
+        rows=rows,
         ignored={**found.ignored, **{name: str(error) for name, error in found.damaged.items()}},
         notes=(*(note for one in labelled for note in one.notes), *settled.notes, *_notes_on_others(found, pairs)),
         root=found.folder,
@@ -97,6 +98,7 @@ def read(root: Path, options: DataOptions) -> RawTable:
         n_uncertain=settled.n_uncertain,
         n_missing=settled.n_missing,
         findings=settled.findings,
+        n_unlabelled=sum(len(one.images) for one in labelled) - len(rows),
     )
 
 

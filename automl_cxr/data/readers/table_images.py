@@ -142,6 +142,7 @@ class MergedRows:
     n_missing: int
     n_listed: int
     findings: tuple[str, ...] | None
+    n_unlabelled: int
 
 
 def merge_rows(
@@ -192,7 +193,16 @@ def merge_rows(
     else:
         rows = tuple(_with_findings(path, entries[path], columns) for path in paths if not entries[path].findings.is_unlabelled)
     n_listed = sum(path in index.reason_of and not index.reason_of[path] for path in {*entries, *ignored})
-    return MergedRows(rows, ignored, tuple(notes), settled.n_uncertain, settled.n_missing, n_listed, settled.findings)
+    return MergedRows(
+        rows,
+        ignored,
+        tuple(notes),
+        settled.n_uncertain,
+        settled.n_missing,
+        n_listed,
+        settled.findings,
+        n_unlabelled=len(paths) - len(rows),
+    )
 
 
 def _with_findings(path: str, entry: _Entry, columns: Sequence[str]) -> ImageRow:

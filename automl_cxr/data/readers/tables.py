@@ -86,6 +86,7 @@ def _read_tables(root: Path, tables: Sequence[tuple[Path, str]], options: DataOp
         n_uncertain=merged.n_uncertain,
         n_missing=merged.n_missing,
         findings=merged.findings,
+        n_unlabelled=merged.n_unlabelled,
     )
 
 

@@ -1,4 +1,4 @@
-"""Decision curves: net benefit of a model against acting on every image and on none."""
+"""Figures of decisions by the probabilities: decision curves, and risk against coverage."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from automl_cxr.scoring.predictions import Predictions
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-_PANEL_HEIGHT = 330  # pixels
+_PANEL_HEIGHT, _PANEL_GAP = 330, 95  # pixels; the gap has the title of an axis and of the next panel
 _MARGIN = {"l": 60, "r": 20, "t": 90, "b": 90}
+_MARGIN_OF_THRESHOLDS = 0.05
 _BELOW_ZERO = 0.25  # the part of the curve below this share of its largest net benefit is not shown
 
 
@@ -38,7 +39,7 @@ def plot_decision_curves(curves: pd.DataFrame, title: str) -> go.Figure:
     n_columns = min(2, len(outcomes))
     n_rows = -(-len(outcomes) // n_columns)
     height = _PANEL_HEIGHT * n_rows + _MARGIN["t"] + _MARGIN["b"]
-    spacing = 0.12 / n_rows if n_rows > 1 else 0
+    spacing = _PANEL_GAP / (_PANEL_HEIGHT * n_rows) if n_rows > 1 else 0
     figure = make_subplots(
         rows=n_rows, cols=n_columns, subplot_titles=outcomes, vertical_spacing=spacing, horizontal_spacing=0.1
     )
@@ -69,5 +70,34 @@ def _add_panel(figure: go.Figure, curve: pd.DataFrame, panel: tuple[int, int], *
             hovertemplate=f"threshold %{{x:.2f}}, {text} %{{y:.3f}}<extra></extra>",
         )  # fmt: skip
     top = max(curve["net_benefit_high"].max(), curve["treat_all"].max())
-    figure.update_xaxes(title_text="threshold probability", range=[0, 1], row=row, col=column)
+    used = thresholds[curve["net_benefit"] != 0]  # rare findings have no higher probabilities
+    right = min(1.0, used.max() + _MARGIN_OF_THRESHOLDS) if len(used) else 1.0
+    figure.update_xaxes(title_text="threshold probability", range=[0, right], row=row, col=column)
     figure.update_yaxes(title_text="net benefit", range=[-_BELOW_ZERO * top, 1.05 * top], row=row, col=column)
+
+
+def plot_risk_coverage(risks: pd.DataFrame, title: str) -> go.Figure:
+    """Plot the share of errors against the share of decisions that are made.
+
+    Args:
+        risks: Result of ``scoring.risk_coverage.risk_coverage_table``.
+        title: Title of the figure.
+    """
+    import plotly.graph_objects as go  # takes a second to import
+
+    figure = go.Figure(
+        go.Scatter(
+            x=risks["coverage"],
+            y=risks["risk"],
+            customdata=risks["confidence"],
+            mode="lines",
+            line={"color": colour_of(0)},
+            hovertemplate="coverage %{x:.2f}, risk %{y:.3f}, confidence from %{customdata:.3f}<extra></extra>",
+        )
+    )
+    return styled(
+        figure,
+        title,
+        xaxis={"title": "coverage: share of the decisions that are made", "range": [0, 1.01]},
+        yaxis={"title": "risk: share of errors", "rangemode": "tozero"},
+    )

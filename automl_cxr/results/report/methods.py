@@ -81,7 +81,15 @@ _FAMILIES: Mapping[str, str] = MappingProxyType(
         "fused": "convolutional networks with joined shallow and deep feature maps, trained from random weights",
         "transfer": "pretrained networks with a new head",
         "concat": "concatenations of two networks, each cut at a layer",
+        "probe": "logistic regressions on the outputs of frozen layers of pretrained networks",
     }
+)
+_PARAGRAPHS = (
+    ("images", "labels", "split", "preparation"),
+    ("search", "training", "budget"),
+    ("best", "ensembles"),
+    ("evaluation",),
+    ("versions", "machines", "seeds"),
 )
 _MAX_ENSEMBLES = 3
 _MAX_VALUES = 8  # listed values of a choice
@@ -98,24 +106,42 @@ def methods_section(data: ReportData) -> Section:
 
 def methods_paragraphs(data: ReportData) -> list[str]:
     """Return paragraphs about data, search, best trial, evaluation and computation, in the style of a paper."""
-    paragraphs = [_data(data), _search(data), _best(data), _evaluation(data), _computation(data)]
-    return [" ".join(sentences) for sentences in paragraphs if sentences]
+    sentences = methods_sentences(data)
+    paragraphs = [[one for subject in subjects for one in sentences[subject]] for subjects in _PARAGRAPHS]
+    return [" ".join(paragraph) for paragraph in paragraphs if paragraph]
+
+
+def methods_sentences(data: ReportData) -> dict[str, list[str]]:
+    """Return the sentences of the paragraphs by subject, which are the names in ``_PARAGRAPHS``."""
+    return {
+        "images": [_images(data)],
+        "labels": _unknown_labels(data),
+        "split": _split(data),
+        "preparation": [_preparation(data)],
+        "search": _search(data),
+        "training": [_training(data), *_stopping(data)],
+        "budget": _budget(data),
+        "best": _best(data),
+        "ensembles": _ensembles(data),
+        "evaluation": _evaluation(data),
+        "versions": [_versions(entry) for entry in data.searches[-1:]],
+        "machines": [_machines(data.searches)] if data.searches else [],
+        "seeds": _seeds(data),
+    }
 
 
 # --------------------------------------------------------------------------------------------------------------- data
 
 
-def _data(data: ReportData) -> list[str]:
+def _images(data: ReportData) -> str:
     spec, split = data.spec, data.split
     n_images = len(split.train.images) + len(split.valid.images) + len(split.test)
     radiographs = counted(n_images, "chest radiograph")
     if spec.is_multilabel:
         findings = f"{counted(len(spec.classes), 'finding')} ({listed(spec.classes)})"
-        comprised = f"The data set comprised {radiographs}, each of which may have several of {findings}."
-        return [comprised, *_unknown_labels(data), *_split(data), _preparation(data)]
+        return f"The data set comprised {radiographs}, each of which may have several of {findings}."
     classes = f"{counted(len(spec.classes), 'class', 'classes')} ({listed(spec.classes)})"
-    comprised = f"The data set comprised {radiographs} of {classes}."
-    return [comprised, *_split(data), _preparation(data)]
+    return f"The data set comprised {radiographs} of {classes}."
 
 
 def _unknown_labels(data: ReportData) -> list[str]:
@@ -188,7 +214,7 @@ def _search(data: ReportData) -> list[str]:
         sentences.append(f"The search started with the best configurations of an earlier study, {spec.warm_start}.")
     if spec.requirements:
         sentences.append(f"Trials had to satisfy {listed(spec.requirements)}.")
-    return [*sentences, _training(data), *_stopping(data), *_budget(data)]
+    return sentences
 
 
 def _space(data: ReportData) -> str:
@@ -289,7 +315,7 @@ def _best(data: ReportData) -> list[str]:
             "A finding was reported if its probability reached a threshold, which was chosen for each finding to maximise F1 "
             f"on the same images ({data.evaluated_on})."
         )
-    return [*sentences, *_ensembles(data)]
+    return sentences
 
 
 def _objective_name(data: ReportData) -> str:
@@ -308,6 +334,7 @@ def _network(config: TrialConfig) -> str:
         "fused": "a convolutional network with joined shallow and deep feature maps",
         "transfer": f"a {config.backbone} network with {_weights(config.weights)} weights and a new head",
         "concat": f"the concatenation of {config.backbone} and {config.second_backbone}",
+        "probe": f"a logistic regression on the outputs of the frozen layers {config.probe_layers}",
     }.get(config.family, f"a network of family {config.family}")
 
 
@@ -364,17 +391,16 @@ def _corrected(data: ReportData) -> list[str]:
 # -------------------------------------------------------------------------------------------------------- computation
 
 
-def _computation(data: ReportData) -> list[str]:
+def _seeds(data: ReportData) -> list[str]:
     searches = data.searches
     if not searches:
         return []
-    last = searches[-1]
-    sentences = [_versions(last), _machines(searches)]
-    sentences.append(
+    derived = (
         f"The seed {data.spec.seed} determined the split and the proposed configurations; the seed of each trial was derived "
         "from it and from the trial number."
     )
-    differing = sum(entry.versions != last.versions for entry in searches)
+    sentences = [derived]
+    differing = sum(entry.versions != searches[-1].versions for entry in searches)
     if differing:
         searches_text = counted(differing, "earlier search", "earlier searches")
         sentences.append(f"{capitalised(searches_text)} of the study used other versions.")

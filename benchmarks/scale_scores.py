@@ -1,8 +1,8 @@
 """Measure time and memory of the leaderboard, the corrected score, the report and ensembles of a large study.
 
     python benchmarks/scale_scores.py --trials 10000 --images 100000
-    python benchmarks/scale_scores.py --trials 100 --images 100000 --findings 14
-    python benchmarks/scale_scores.py --trials 50 --images 100000 --findings 14 --ensemble
+    python benchmarks/scale_scores.py --trials 100 --images 100000 --findings 14 --commands leaderboard
+    python benchmarks/scale_scores.py --trials 50 --images 100000 --findings 14 --commands leaderboard ensemble
 
 The study is made: its trials are models of random quality on random labels, two images for each patient. The predictions of the
 best trials (``--distinct``) are different. The others are hard links to the files of 20 worse models, because 10,000 files of
@@ -35,6 +35,7 @@ from automl_cxr.study.store import StudyStore
 from automl_cxr.tasks import MULTICLASS, MULTILABEL
 
 NAME, SPACE = "scale", "scratch"
+COMMANDS = ("leaderboard", "report", "ensemble")
 N_WORSE = 20
 FINDING_RATE = 0.08
 
@@ -48,14 +49,13 @@ def main() -> None:
         make_study(runs, arguments)
         print(f"study of {arguments.trials:,} trials made in {time.perf_counter() - started:.0f} s\n", flush=True)
         print("| command | wall s | CPU s | MB |\n| --- | --- | --- | --- |", flush=True)
-        commands = [
-            ["leaderboard", NAME, "--out", str(runs / "board.csv")],
-            ["report", NAME, "--out", str(runs / "report.html")],
-        ]
-        if arguments.ensemble:
-            commands += [["ensemble", "build", NAME, "--top", str(arguments.trials), "--method", "auto"]]
-        for command in commands:
-            measure([*command, "--runs", str(runs)])
+        commands = {
+            "leaderboard": ["leaderboard", NAME, "--out", str(runs / "board.csv")],
+            "report": ["report", NAME, "--out", str(runs / "report.html")],
+            "ensemble": ["ensemble", "build", NAME, "--top", str(arguments.trials), "--method", "auto"],
+        }
+        for name in arguments.commands:
+            measure([*commands[name], "--runs", str(runs)])
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -66,7 +66,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--findings", type=int, default=0, help="Number of findings instead of classes.")
     parser.add_argument("--distinct", type=int, default=300, help="Number of trials with different predictions.")
     parser.add_argument("--cold", action="store_true", help="Do not save the scores of the trials.")
-    parser.add_argument("--ensemble", action="store_true", help="Also build an ensemble of all trials.")
+    parser.add_argument("--commands", nargs="+", choices=COMMANDS, default=COMMANDS[:2])
     return parser.parse_args()
 
 
@@ -85,6 +85,7 @@ def make_study(runs: Path, arguments: argparse.Namespace) -> None:
         target.mkdir()
         if source == number:
             (target / "config.json").write_text(TrialConfig(image_size=32).to_json(), encoding="utf-8")
+            (target / "model.keras").touch()  # only trials with a model can be members
             draw_model(images, shared, qualities[number], rng).to_npz(target / PREDICTIONS_FILE)
             scores.append(load_scores(target / PREDICTIONS_FILE, normal_class=None)[store.spec.objective])
             if arguments.cold:

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 @click.option("--metric", metavar="NAME", help="Score column that ranks the trials  [default: the first objective]")
 @click.option("--intervals", type=Names(), help="Further score columns with a 95% interval, such as macro_auc,recall_covid.")
 @click.option(
+    "--all-intervals",
+    is_flag=True,
+    help="Compute the intervals of all trials.  [default: of the best 200, and of all within reach of the best one]",
+)
+@click.option(
     "--sort", metavar="COLUMN", help="Column by which rows are sorted, best first, such as worst_site. The ranks do not change."
 )
 @click.option("--columns", type=Names(), help="Columns to show or write, each with its interval.")

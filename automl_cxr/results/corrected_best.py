@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from automl_cxr.results.trial_ranking import FinishedTrial, group_by_images
+from automl_cxr.results.trial_comparison import FinishedTrial, group_by_images, rank_by, within_reach
 from automl_cxr.scoring.intervals import Interval
 from automl_cxr.scoring.selection_bias import corrected_score
 from automl_cxr.study.store import StudyStore
@@ -66,7 +66,8 @@ def correct_best(trials: Sequence[FinishedTrial], metric: str) -> CorrectedBest 
     """Correct the best score of trials that were scored on the same images.
 
     Trials that violate a requirement are not candidates, because they are never selected. Pruned trials have no final
-    predictions and are not candidates either.
+    predictions and are not candidates either. In a large study the choice is repeated among the trials within reach of the best
+    one, because the others are not chosen on a part of the patients either.
 
     Args:
         trials: Finished trials of the same images, in the order in which ties are resolved.
@@ -78,11 +79,11 @@ def correct_best(trials: Sequence[FinishedTrial], metric: str) -> CorrectedBest 
     candidates = [trial for trial in trials if trial.record.is_feasible]
     if not candidates:
         return None
-    spec = candidates[0].store.spec
+    spec, compared = candidates[0].spec, within_reach(rank_by(candidates, metric), metric)
     corrected = corrected_score(
-        [trial.predictions for trial in candidates], metric=metric, normal_class=spec.normal_index, seed=spec.seed
+        [trial.predictions for trial in compared], metric=metric, normal_class=spec.normal_index, seed=spec.seed
     )
-    best = candidates[corrected.best]
+    best = compared[corrected.best]
     return CorrectedBest(
         study=best.store.name,
         trial=best.record.number,
@@ -90,7 +91,7 @@ def correct_best(trials: Sequence[FinishedTrial], metric: str) -> CorrectedBest 
         value=corrected.value,
         interval=corrected.interval,
         raw=corrected.raw,
-        n_candidates=corrected.n_candidates,
+        n_candidates=len(candidates),
     )
 
 

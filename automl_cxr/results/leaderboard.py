@@ -17,7 +17,8 @@ from automl_cxr.results.external_sites import ExternalSite
 from automl_cxr.results.external_validation import SiteScores, score_site
 from automl_cxr.results.latencies import measure_latencies
 from automl_cxr.results.tables import table_of_rows
-from automl_cxr.results.trial_ranking import FinishedTrial, RankingSettings, group_by_images, rank_trials
+from automl_cxr.results.trial_comparison import FinishedTrial, group_by_images
+from automl_cxr.results.trial_ranking import RankingSettings, rank_trials
 from automl_cxr.scoring.finding_labels import describe_unscored
 from automl_cxr.scoring.intervals import N_RESAMPLES
 from automl_cxr.scoring.metric_table import CLASS_METRICS, Direction
@@ -39,6 +40,7 @@ def build_leaderboard(
     *stores: StudyStore,
     metric: str | None = None,
     intervals: Sequence[str] = (),
+    all_intervals: bool = False,
     latency: bool = False,
     sites: Sequence[ExternalSite] = (),
     sort: str | None = None,
@@ -56,6 +58,8 @@ def build_leaderboard(
         metric: Metric that ranks the trials, a name of ``metrics_for`` the classes; by default the studies' (first) objective,
             or macro-F1 if the objectives differ.
         intervals: Further metrics with an interval; macro-F1 always has one.
+        all_intervals: Whether to compute intervals of all trials. By default those of the best 200 trials, and of all trials
+            within reach of the best one (``trial_comparison.within_reach``).
         latency: Whether to measure the milliseconds per image of every saved model, one after the other.
         sites: Labelled images of external sites, on which every saved model and every ensemble of the studies is scored.
         sort: Column by which the rows are sorted instead of the rank, best first, such as "worst_site".
@@ -70,7 +74,8 @@ def build_leaderboard(
         - rank, study (for several studies), set (for trials of different images), trial, family (if it is searched);
         - feasible: whether the trial meets the study's requirements, if there are any;
         - pareto: whether no trial of the study is better in all objectives, for several objectives;
-        - the ranking metric and the limits of its 95 % bootstrap interval by patient (``_low``, ``_high``);
+        - the ranking metric and the limits of its 95 % bootstrap interval by patient (``_low``, ``_high``),
+          which are missing for trials that are not within reach of the best one;
         - p_best and tied: whether the trial may be the best, corrected for multiple comparisons (``scoring.best_set``);
         - the other objectives and every metric of ``scoring.metrics.metrics_for``;
         - n_parameters, weight_bytes, multiply_adds, milliseconds (per image, with ``latency``), seconds;
@@ -93,7 +98,7 @@ def build_leaderboard(
     ranked_by = metric or _common_objective(stores)
     groups = group_by_images(stores)
     settings = RankingSettings(
-        ranked_by, tuple(dict.fromkeys((ranked_by, _MACRO_F1, *intervals))), len(groups) == 1, n_resamples
+        ranked_by, tuple(dict.fromkeys((ranked_by, _MACRO_F1, *intervals))), len(groups) == 1, n_resamples, all_intervals
     )
     rows: list[dict[str, Any]] = []
     for number, trials in enumerate(groups, start=1):

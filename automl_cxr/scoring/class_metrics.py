@@ -11,6 +11,7 @@ import numpy as np
 from automl_cxr.errors import UsageError
 from automl_cxr.scoring import confusion
 from automl_cxr.scoring.confusion import confusion_matrix
+from automl_cxr.scoring.influences import MIN_IMAGES
 from automl_cxr.scoring.metric_base import Metric, load_function
 from automl_cxr.scoring.metric_table import CLASS_METRICS, METRIC_ROWS, ClassFunctions, MetricRow
 from automl_cxr.tasks import MULTICLASS
@@ -132,4 +133,27 @@ def _of_one_vs_rest(row: MetricRow, numbers: Sequence[int] | None) -> Metric:
     def function(labels: np.ndarray, probabilities: np.ndarray, normal_class: int | None) -> float:
         return float(of_stacks(labels, probabilities, normal_class))
 
-    return Metric(row.name, row.direction, row.description, function, of_weights, of_stacks=of_stacks, tasks=(MULTICLASS,))
+    return Metric(
+        row.name,
+        row.direction,
+        row.description,
+        function,
+        of_weights,
+        of_influence=_mean_influence(row, numbers) if functions.influence else None,
+        of_stacks=of_stacks,
+        tasks=(MULTICLASS,),
+    )
+
+
+def _mean_influence(row: MetricRow, numbers: Sequence[int] | None) -> Callable[[np.ndarray, np.ndarray], np.ndarray | None]:
+    """Build the influence of each image on the mean of a one-vs-rest metric over some classes, see ``_of_one_vs_rest``."""
+    influence = load_function(_functions(row).influence, row.parameters)
+
+    def of_influence(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray | None:
+        chosen = range(probabilities.shape[1]) if numbers is None else numbers
+        memberships = {one: labels == one for one in chosen}
+        if any(min(positive.sum(), (~positive).sum()) < MIN_IMAGES for positive in memberships.values()):
+            return None
+        return np.mean([influence(positive, probabilities[:, one]) for one, positive in memberships.items()], axis=0)
+
+    return of_influence

@@ -11,6 +11,7 @@ from automl_cxr.errors import UsageError
 from automl_cxr.scoring import finding_counts
 from automl_cxr.scoring.finding_counts import DecisionCounter, count_decisions
 from automl_cxr.scoring.finding_labels import count_labels, known_images, mean_of_findings, score_each_finding
+from automl_cxr.scoring.influences import MIN_IMAGES
 from automl_cxr.scoring.metric_base import Metric, load_function
 from automl_cxr.scoring.metric_table import CLASS_METRICS, METRIC_ROWS, FindingFunctions, MetricRow
 from automl_cxr.scoring.thresholds import choose_thresholds
@@ -22,8 +23,6 @@ _COUNT_FUNCTIONS = {
     "recall": finding_counts.recall_per_finding,
     "specificity": finding_counts.specificity_per_finding,
 }
-_MIN_FOR_INFLUENCE = 50
-"""Images with and without a finding from which the error of a first-order approximation is small compared to an interval."""
 _MEANS = {"auc": "macro_auc", "average_precision": "macro_average_precision"}
 
 
@@ -139,7 +138,7 @@ def _of_findings(
     def of_influence(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray | None:
         n_present, n_absent = count_labels(labels[:, columns])
         n_scored = np.minimum(n_present, n_absent)
-        if not n_scored.any() or n_scored[n_scored > 0].min() < _MIN_FOR_INFLUENCE:
+        if not n_scored.any() or n_scored[n_scored > 0].min() < MIN_IMAGES:
             return None
         total, of_columns = np.zeros(len(labels)), probabilities[:, columns]
         for number, rows, positive in known_images(labels[:, columns]):

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from automl_cxr.scoring.finding_counts import DecisionCounter, count_decisions
+from automl_cxr.scoring.influences import InfluenceScorer
 from automl_cxr.scoring.metric_base import Metric
 from automl_cxr.scoring.thresholds import choose_thresholds
-
-_MAX_EXACT = 2.5e8  # products of models, labels and weights; a few seconds for the area under the ROC curve
 
 
 class FindingScorer:
@@ -40,8 +39,7 @@ class FindingScorer:
         if any(metric.of_counts is not None for metric in metrics):
             self._decided = probabilities >= _thresholds_of_models(labels, probabilities, metrics, thresholds)[:, None, :]
             self._counter = DecisionCounter(labels, self._decided)
-        is_large = probabilities.size * n_weights > _MAX_EXACT
-        self._influences = {metric.name: _influences(metric, labels, probabilities) for metric in metrics} if is_large else {}
+        self._influences = InfluenceScorer(labels, probabilities, metrics, n_weights=n_weights)
         self.of_images = {metric.name: self._score_images(metric) for metric in metrics}
         """The scores of each model if each image counts once, (n_models,) by the name of the metric."""
 
@@ -58,10 +56,8 @@ class FindingScorer:
     def _score_metric(self, metric: Metric, weights: np.ndarray, counts: np.ndarray | None) -> np.ndarray:
         if metric.of_counts is not None and counts is not None:
             return metric.of_counts(counts)
-        influences = self._influences.get(metric.name)
-        if influences is not None:
-            total = np.maximum(weights.sum(axis=0, dtype=np.float64), 1)
-            return self.of_images[metric.name][:, None] + (influences @ weights) * (len(weights) / total)
+        if self._influences.has(metric):
+            return self._influences.score(metric, self.of_images[metric.name], weights)
         return np.array([metric.score_weighted(self._labels, model, weights, None) for model in self._probabilities])
 
 
@@ -74,16 +70,3 @@ def _thresholds_of_models(
     if bound is not None:
         return np.broadcast_to(bound, (len(probabilities), labels.shape[1]))
     return choose_thresholds(labels, probabilities)
-
-
-def _influences(metric: Metric, labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray | None:
-    """Return the influence of each image on each model's score, float32 (n_models, n); None if the metric has none."""
-    if metric.of_influence is None:
-        return None
-    influences = np.empty(probabilities.shape[:2], dtype=np.float32)
-    for number, model in enumerate(probabilities):
-        of_model = metric.of_influence(labels, model)
-        if of_model is None:
-            return None
-        influences[number] = of_model
-    return influences

@@ -34,9 +34,9 @@ class Metric:
             that depend only on the confusion matrix; None for other metrics.
         of_counts: Takes counts (..., k, 4) of decisions on findings (``finding_counts``) and returns scores (...), for metrics
             that depend only on them; None for other metrics.
-        of_influence: Takes (label codes (n, k), probabilities (n, k)) and returns the influence of each image on the score,
+        of_influence: Takes (labels, probabilities (n, k)) and returns the influence of each image on the score,
             float64 (n,), for intervals of many images (``finding_ranking.auc_influence``); None if there is no such function,
-            or if it returns None because a finding has too few images.
+            or if it returns None because a class or finding has too few images.
         of_stacks: Takes (labels, probabilities (..., n, k), normal_class or None) and returns scores (...); None if there
             is no such function.
         needs_normal_class: Whether the metric of classes is defined only if ``normal_class`` is known.

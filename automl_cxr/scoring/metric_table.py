@@ -30,6 +30,8 @@ class ClassFunctions:
             faster.
         per_class: For "confusion" only: a function of confusion matrices that returns the score of each class, (..., k), if the
             metric is its mean. It is then also defined over a part of the classes.
+        influence: For "one_vs_rest" only: optional function of the membership and the probability of one class, (n,), that
+            returns the influence of each image on the score, (n,), for intervals of many images.
     """
 
     function: str
@@ -37,6 +39,7 @@ class ClassFunctions:
     weighted: str = ""
     stacked: str = ""
     per_class: str = ""
+    influence: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +150,12 @@ METRIC_ROWS = (
         name="macro_auc",
         direction="maximize",
         description="mean area under the ROC curve over the classes (one-vs-rest) or findings",
-        classes=ClassFunctions(function="ranking:auc_per_class", inputs="one_vs_rest", weighted="ranking:weighted_auc"),
+        classes=ClassFunctions(
+            function="ranking:auc_per_class",
+            inputs="one_vs_rest",
+            weighted="ranking:weighted_auc",
+            influence="finding_ranking:auc_influence",
+        ),
         findings=FindingFunctions(
             function="finding_ranking:areas_under_roc",
             weighted="ranking:weighted_auc",

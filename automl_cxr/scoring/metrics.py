@@ -58,6 +58,10 @@ def _build(row: MetricRow) -> Metric:
             raise UsageError(_undefined_message(row.name, task))
         return by_task[task]
 
+    def of_influence(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray | None:
+        influence = of_task(labels).of_influence
+        return None if influence is None else influence(labels, probabilities)
+
     return Metric(
         row.name,
         row.direction,
@@ -66,7 +70,7 @@ def _build(row: MetricRow) -> Metric:
         of_weights=lambda labels, *arguments: of_task(labels).score_weighted(labels, *arguments),
         of_confusions=by_task[MULTICLASS].of_confusions if MULTICLASS in by_task else None,
         of_counts=by_task[MULTILABEL].of_counts if MULTILABEL in by_task else None,
-        of_influence=by_task[MULTILABEL].of_influence if MULTILABEL in by_task else None,
+        of_influence=of_influence if any(metric.of_influence is not None for metric in by_task.values()) else None,
         of_stacks=lambda labels, *arguments: of_task(labels).score_stack(labels, *arguments),
         needs_normal_class=row.needs_normal_class,
         is_raised_by_noise=row.is_raised_by_noise,

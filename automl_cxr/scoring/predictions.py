@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
-import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,15 @@ import numpy as np
 
 from automl_cxr.errors import DataError, UsageError
 from automl_cxr.io import atomic_write
+from automl_cxr.scoring.prediction_files import Members, contents_of, read_arrays, unreadable
 from automl_cxr.tasks import LABEL_CODES, MULTICLASS, MULTILABEL, UNKNOWN
 
 UNKNOWN_LABEL = UNKNOWN
 _TEXT_ARRAYS = ("ids", "classes", "patients")
 _NUMBER_ARRAYS = ("labels", "probabilities")
-_OPTIONAL_ARRAYS = ("thresholds",)
 _ROW_SUM_TOLERANCE = 1e-3  # largest deviation from 1 with float16 inference and quantised exports
 _RANGE_TOLERANCE = 1e-6
-_MAX_REASON = 200  # characters; zipfile quotes names of a damaged file
+_N_CACHED_IMAGE_SETS = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,17 +52,14 @@ class Predictions:
     def __post_init__(self) -> None:
         _check_texts(self)
         _check_labels(self)
-        _check_probabilities(self)
-        _check_thresholds(self)
-        # Lists, arrays and other number types are accepted and converted.
+        _check_model(self)
+        # Lists, arrays and other integer types are accepted and converted.
         ids = tuple(map(str, self.ids))
         for name, value in {
             "ids": ids,
             "labels": np.asarray(self.labels, dtype=np.int64),
-            "probabilities": np.asarray(self.probabilities, dtype=np.float32),
             "classes": tuple(map(str, self.classes)),
             "patients": tuple(map(str, self.patients)) or ids,
-            "thresholds": None if self.thresholds is None else np.asarray(self.thresholds, dtype=np.float64),
         }.items():
             object.__setattr__(self, name, value)
 
@@ -94,6 +91,19 @@ class Predictions:
         if self.thresholds is None:
             raise DataError("Decisions on findings need a threshold for each finding. Received none. Choose them first.")
         return self.probabilities >= self.thresholds
+
+    def with_probabilities(self, probabilities: np.ndarray, thresholds: np.ndarray | None = None) -> Predictions:
+        """Return the predictions of another model for the same images, without checking or copying the names again.
+
+        Raises:
+            DataError: See ``Predictions``.
+        """
+        other = object.__new__(Predictions)
+        values = {**vars(self), "probabilities": probabilities, "thresholds": thresholds}
+        for name, value in values.items():
+            object.__setattr__(other, name, value)
+        _check_model(other)
+        return other
 
     def take(self, rows: Any) -> Predictions:
         """Return the predictions at ``rows`` (indices, a slice or a boolean mask), in that order."""
@@ -142,14 +152,13 @@ class Predictions:
         Raises:
             DataError: The file is missing or damaged, was not written by ``to_npz``, or contains Python objects.
         """
+        path = Path(path)
+        contents = contents_of(path)
+        arrays = read_arrays(path, [name for name, _, _ in contents.of_model])
         try:
-            return cls(**_read_arrays(path))
-        except Exception as error:  # NumPy and zipfile raise many types of exceptions for a damaged file
-            reason = getattr(error, "strerror", None) or str(error).partition("\n")[0][:_MAX_REASON] or type(error).__name__
-            raise DataError(
-                f"Predictions must be an npz file written by this program. Received '{os.fspath(path)}' ({reason}). "
-                "Evaluate the trial again."
-            ) from error
+            return _images_of(_ImageSet(path, contents.of_images)).with_probabilities(**arrays)
+        except DataError as error:
+            raise unreadable(path, error) from error
 
 
 def align(members: Sequence[Predictions], *, names: Sequence[str] = ()) -> tuple[np.ndarray, Predictions]:
@@ -182,13 +191,7 @@ def _rows_like(first: Predictions, member: Predictions, which: str) -> np.ndarra
         raise _mismatch(which, "task", f"{member.task} instead of {first.task}")
     if member.classes != first.classes:
         raise _mismatch(which, "classes", f"{', '.join(member.classes)} instead of {', '.join(first.classes)}")
-    row_of = {name: row for row, name in enumerate(member.ids)}
-    missing = [name for name in first.ids if name not in row_of]
-    if missing or len(row_of) != len(first):
-        extra = sorted(row_of.keys() - set(first.ids))
-        examples = [f"{kind} '{names[0]}'" for kind, names in (("without", missing), ("with", extra)) if names]
-        raise _mismatch(which, "images", f"{len(missing)} missing, {len(extra)} more ({', '.join(examples)})")
-    rows = np.array([row_of[name] for name in first.ids], dtype=np.int64)
+    rows = np.arange(len(first)) if member.ids == first.ids else _matching_rows(first, member, which)
     # For scoring, uncertain labels are unknown ones.
     differs = np.maximum(member.labels[rows], UNKNOWN) != np.maximum(first.labels, UNKNOWN)
     other = np.flatnonzero(differs.reshape(len(rows), -1).any(axis=1))
@@ -197,26 +200,37 @@ def _rows_like(first: Predictions, member: Predictions, which: str) -> np.ndarra
     return rows
 
 
+def _matching_rows(first: Predictions, member: Predictions, which: str) -> np.ndarray:
+    """Return the row of ``member`` for each id of ``first``, int64 (n,)."""
+    row_of = {name: row for row, name in enumerate(member.ids)}
+    missing = [name for name in first.ids if name not in row_of]
+    if missing or len(row_of) != len(first):
+        extra = sorted(row_of.keys() - set(first.ids))
+        examples = [f"{kind} '{names[0]}'" for kind, names in (("without", missing), ("with", extra)) if names]
+        raise _mismatch(which, "images", f"{len(missing)} missing, {len(extra)} more ({', '.join(examples)})")
+    return np.array([row_of[name] for name in first.ids], dtype=np.int64)
+
+
 def _mismatch(which: str, what: str, received: str) -> DataError:
     return DataError(
         f"Members must have the same {what}. Received in {which}: {received}. Combine predictions of the same images."
     )
 
 
-def _read_arrays(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read the arrays. A damaged file raises an exception of any type."""
-    with open(path, "rb") as file:  # numpy does not close a file that it cannot read
-        if not zipfile.is_zipfile(file):  # NumPy would advise to load it as a pickle
-            raise ValueError("it is not a complete npz archive")
-        file.seek(0)
-        with np.load(file, allow_pickle=False) as archive:
-            optional = [name for name in _OPTIONAL_ARRAYS if name in archive]
-            arrays: dict[str, Any] = {name: archive[name] for name in (*_TEXT_ARRAYS, *_NUMBER_ARRAYS, *optional)}
-    for name in _TEXT_ARRAYS:
-        if arrays[name].dtype.kind != "U" or arrays[name].ndim != 1:
-            raise ValueError(f"{name} is not a list of strings")
-        arrays[name] = tuple(arrays[name].tolist())
-    return arrays
+@dataclass(frozen=True)
+class _ImageSet:
+    """The images of a file with predictions. Two are equal if ids, labels, classes and patients are the same bytes."""
+
+    path: Path = field(compare=False)
+    members: Members
+
+
+@functools.lru_cache(maxsize=_N_CACHED_IMAGE_SETS)
+def _images_of(images: _ImageSet) -> Predictions:
+    """Read ids, labels, classes and patients once for all models of the same images; the model is that of the first file."""
+    loaded = Predictions(**read_arrays(images.path))
+    loaded.labels.setflags(write=False)  # they are shared
+    return loaded
 
 
 def _check_texts(predictions: Predictions) -> None:
@@ -249,6 +263,15 @@ def _check_labels(predictions: Predictions) -> None:
         raise DataError(
             f"Labels must be integers from 0 to {n_classes - 1}, or -1 where unknown. Received {labels.dtype}{values}."
         )
+
+
+def _check_model(predictions: Predictions) -> None:
+    """Check the probabilities and thresholds, and convert their number types."""
+    _check_probabilities(predictions)
+    _check_thresholds(predictions)
+    object.__setattr__(predictions, "probabilities", np.asarray(predictions.probabilities, dtype=np.float32))
+    if predictions.thresholds is not None:
+        object.__setattr__(predictions, "thresholds", np.asarray(predictions.thresholds, dtype=np.float64))
 
 
 def _check_label_codes(labels: np.ndarray, shape: tuple[int, int]) -> None:

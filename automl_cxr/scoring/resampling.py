@@ -6,13 +6,19 @@ that the variation that models have in common cancels out in their differences.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from automl_cxr.scoring.finding_resampling import FindingScorer
+from automl_cxr.scoring.influences import InfluenceScorer
 from automl_cxr.scoring.metric_base import Metric
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 _BLOCK_BYTES = 2**20  # of weights, which then stay in a core's cache while all models are scored
 _MIN_BLOCK = 16
@@ -93,7 +99,8 @@ class ResampleScorer:
         metrics: The metrics.
         normal_class: Index of the class without a finding, for metrics that need it.
         thresholds: For findings, see ``FindingScorer``.
-        n_weights: For findings, see ``FindingScorer``.
+        n_weights: How many weights of each image will be scored. With many weights of many images, areas under the ROC curve
+            are approximated (``InfluenceScorer``).
     """
 
     def __init__(
@@ -111,7 +118,7 @@ class ResampleScorer:
         if labels.ndim == 2:
             self._scorer = FindingScorer(labels, probabilities, metrics, thresholds=thresholds, n_weights=n_weights)
         else:
-            self._scorer = _ClassScorer(labels, probabilities, metrics, normal_class)
+            self._scorer = _ClassScorer(labels, probabilities, metrics, normal_class, n_weights=n_weights)
 
     @property
     def of_images(self) -> Mapping[str, np.ndarray]:
@@ -128,13 +135,21 @@ class _ClassScorer:
     """Scores models by metrics of classes, from confusion matrix cells that are computed once."""
 
     def __init__(
-        self, labels: np.ndarray, probabilities: np.ndarray, metrics: Sequence[Metric], normal_class: int | None
+        self,
+        labels: np.ndarray,
+        probabilities: np.ndarray,
+        metrics: Sequence[Metric],
+        normal_class: int | None,
+        *,
+        n_weights: int,
     ) -> None:
         self._labels, self._probabilities = labels, probabilities
         self._metrics, self._normal_class = metrics, normal_class
-        self._cells = _cells_of_images(labels, probabilities)
+        needs_cells = any(metric.of_confusions is not None for metric in metrics)
+        self._cells = _cells_of_images(labels, probabilities) if needs_cells else None
+        self._influences = InfluenceScorer(labels, probabilities, metrics, n_weights=n_weights)
 
-    @property
+    @functools.cached_property
     def of_images(self) -> dict[str, np.ndarray]:
         return {
             metric.name: np.array([metric.function(self._labels, one, self._normal_class) for one in self._probabilities])
@@ -142,33 +157,39 @@ class _ClassScorer:
         }
 
     def score_block(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        confusions = self._confusions(weights)
+        confusions = None if self._cells is None else self._confusions(self._cells, weights)
         return {metric.name: self._score_metric(metric, weights, confusions) for metric in self._metrics}
 
-    def _score_metric(self, metric: Metric, weights: np.ndarray, confusions: np.ndarray) -> np.ndarray:
-        if metric.of_confusions is not None:
+    def _score_metric(self, metric: Metric, weights: np.ndarray, confusions: np.ndarray | None) -> np.ndarray:
+        if metric.of_confusions is not None and confusions is not None:
             return metric.of_confusions(confusions, self._normal_class)
+        if self._influences.has(metric):
+            return self._influences.score(metric, self.of_images[metric.name], weights)
         return np.array(
             [metric.score_weighted(self._labels, model, weights, self._normal_class) for model in self._probabilities]
         )
 
-    def _confusions(self, weights: np.ndarray) -> np.ndarray:
+    def _confusions(self, cells: csr_array, weights: np.ndarray) -> np.ndarray:
         """Sum weights by true and predicted class, (n_models, n_block, k, k)."""
         n_models, _, n_classes = self._probabilities.shape
-        counts = (self._cells @ weights).reshape(n_models, n_classes, n_classes, -1)
+        counts = (cells @ weights).reshape(n_models, n_classes, n_classes, -1)
         return np.moveaxis(counts, -1, 1).astype(np.float64)
 
 
-def _cells_of_images(labels: np.ndarray, probabilities: np.ndarray):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _cells_of_images(labels: np.ndarray, probabilities: np.ndarray) -> csr_array:
     """Return the confusion matrix cell of each model and image as ones in a sparse matrix (n_models * k * k, n)."""
     from scipy.sparse import csr_array  # the import takes 0.2 s
 
     n_models, n_images, n_classes = probabilities.shape
-    cells = labels.astype(np.int64) * n_classes + probabilities.argmax(axis=2)
-    rows = cells + np.arange(n_models)[:, None] * n_classes**2
-    columns = np.broadcast_to(np.arange(n_images), rows.shape)
-    ones = np.ones(rows.size, dtype=np.float32)
-    return csr_array((ones, (rows.ravel(), columns.ravel())), shape=(n_models * n_classes**2, n_images))
+    images = np.empty((n_models, n_images), dtype=np.int32)  # sorted by cell
+    n_in_cells = np.empty((n_models, n_classes**2), dtype=np.int64)
+    for number, model in enumerate(probabilities):
+        cells = (labels * n_classes + model.argmax(axis=1)).astype(np.min_scalar_type(n_classes**2))
+        images[number] = cells.argsort(kind="stable")
+        n_in_cells[number] = np.bincount(cells, minlength=n_classes**2)
+    starts = np.append(0, n_in_cells.ravel().cumsum())
+    ones = np.ones(images.size, dtype=np.float32)
+    return csr_array((ones, images.ravel(), starts), shape=(n_models * n_classes**2, n_images))
 
 
 def _draw_resamples(patient: np.ndarray, n_patients: int, n_resamples: int, seed: int) -> Iterator[np.ndarray]:

@@ -22,13 +22,13 @@ from automl_cxr.io import sha256_of_file, write_text
 from automl_cxr.optuna_private import storage_of, study_id_of, uncached_storage
 from automl_cxr.records import SplitRecord, TrialState
 from automl_cxr.scoring.metric_table import Direction
+from automl_cxr.scoring.prediction_files import PREDICTIONS_FILE as PREDICTIONS_FILE
 from automl_cxr.storage.cached_storage import CachedDriverStorage
 from automl_cxr.storage.passwords import without_password
 from automl_cxr.storage.retrying_storage import PATIENCE_SECONDS
 from automl_cxr.storage.urls import is_missing, open_existing_storage, open_storage
 from automl_cxr.study.sealed_test_set import SealedTestSetMixin
 from automl_cxr.study.spec import StudySpec
-from automl_cxr.study.trial_files import PREDICTIONS_FILE as PREDICTIONS_FILE
 from automl_cxr.study.trial_files import TrialFilesMixin
 from automl_cxr.study.trial_records import TrialRecordsMixin
 

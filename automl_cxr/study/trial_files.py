@@ -8,11 +8,12 @@ from pathlib import Path
 
 from automl_cxr.errors import StudyError
 from automl_cxr.io import sync_folder
+from automl_cxr.scoring.prediction_files import PREDICTIONS_FILE, Members, contents_of
 from automl_cxr.scoring.predictions import Predictions
+from automl_cxr.scoring.score_files import load_scores
 from automl_cxr.study.heartbeat import DriverMonitor
 from automl_cxr.study.image_hashes import hashes_file_of, link_hashes
 
-PREDICTIONS_FILE = "valid.npz"
 _MODEL_FILE = "model.keras"
 
 
@@ -63,6 +64,14 @@ class TrialFilesMixin:
     def predictions(self, number: int) -> Predictions:
         """Read a COMPLETE trial's predictions for the validation part, or its out-of-fold predictions."""
         return Predictions.from_npz(self.trial_folder(number) / PREDICTIONS_FILE)
+
+    def scores(self, number: int, *, normal_class: int | None) -> dict[str, float]:
+        """Return all metrics of a COMPLETE trial's predictions, see ``scoring.score_files.load_scores``."""
+        return load_scores(self.trial_folder(number) / PREDICTIONS_FILE, normal_class=normal_class)
+
+    def scored_images(self, number: int) -> Members:
+        """Return checksums of the ids, classes, patients and labels of a COMPLETE trial's predictions."""
+        return contents_of(self.trial_folder(number) / PREDICTIONS_FILE).of_images
 
     def commit_files(self, number: int, staged: Path) -> None:
         """Move a finished trial's files from the staging folder to the trial folder, replacing those of an earlier attempt.

@@ -16,7 +16,9 @@ from automl_cxr.data.downscaled import downscaled_images
 from automl_cxr.model.build import build_model, digest_pretrained
 from automl_cxr.model.devices import describe_worker
 from automl_cxr.records import EpochRecord, SplitRecord
+from automl_cxr.scoring.prediction_files import PREDICTIONS_FILE
 from automl_cxr.scoring.predictions import Predictions
+from automl_cxr.scoring.score_files import save_scores
 from automl_cxr.scoring.thresholds import choose_thresholds
 from automl_cxr.training.batches import n_steps
 from automl_cxr.training.checkpoint import Checkpoint, has_matching_shapes, load_checkpoint, save_checkpoint
@@ -67,7 +69,8 @@ class TrainedNetwork:
 def run_trial(task: TrialTask) -> Generator[EpochRecord, None, TrialResult]:
     """Train a configuration, yield each epoch, and write the trial's files into ``task.folder``.
 
-    The files are config.json, history.csv, train.log, valid.npz (predictions) and model.keras (weights of the best epoch).
+    The files are config.json, history.csv, train.log, valid.npz (predictions), scores.json (their metrics) and model.keras
+    (weights of the best epoch).
     To stop the trial after an epoch, close the generator; train.log, valid.npz and model.keras are then missing or incomplete.
 
     Raises:
@@ -146,7 +149,7 @@ def finish_trial(
         save_model: Function that writes model.keras; None for ``keras.Model.save``.
     """
     save_trial(task.folder, rows, predictions, model, save_model=save_model)
-    return TrialResult(
+    result = TrialResult(
         **score_trial(task, predictions, model, part, costs=costs),
         best_epoch=best_epoch,
         epochs=len(history),
@@ -160,6 +163,8 @@ def finish_trial(
         sha256=digest_files(task.folder),
         seconds=time.monotonic() - started,
     )
+    save_scores(task.folder / PREDICTIONS_FILE, normal_class=task.normal_class)  # after the digests, because readers replace it
+    return result
 
 
 def load_parts(images: Path, split: SplitRecord) -> tuple[LabelledPart, LabelledPart]:

@@ -18,6 +18,7 @@ from automl_cxr.model.build import backend_versions
 from automl_cxr.model.freezing import set_phase
 from automl_cxr.model.precision import resolved_precision
 from automl_cxr.records import EpochRecord
+from automl_cxr.scoring.prediction_files import PREDICTIONS_FILE
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.training.schedules import plan_phases
 from automl_cxr.training.trial_task import TrialTask
@@ -57,7 +58,7 @@ def save_trial(
         writer = csv.DictWriter(file, list(epochs[0]))
         writer.writeheader()
         writer.writerows(epochs)
-    predictions.to_npz(folder / "valid.npz")
+    predictions.to_npz(folder / PREDICTIONS_FILE)
     saved = without_augmentation(model)
     if model.compiled:
         saved.compile()  # with a new optimizer: the moments of the trained one would triple the file size

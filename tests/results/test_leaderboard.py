@@ -12,7 +12,7 @@ from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.results.corrected_best import correct_best
 from automl_cxr.results.leaderboard import sort_leaderboard
 from automl_cxr.results.tables import format_table
-from automl_cxr.results.trial_ranking import group_by_images
+from automl_cxr.results.trial_comparison import group_by_images
 from automl_cxr.scoring.metrics import score_predictions
 from automl_cxr.study.study_audit import load_audit
 

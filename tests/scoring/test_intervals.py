@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from automl_cxr.errors import DataError, UnknownNameError, UsageError
-from automl_cxr.scoring import resampling
+from automl_cxr.scoring import influences, resampling
 from automl_cxr.scoring.best_set import chances_to_be_best
 from automl_cxr.scoring.intervals import Interval, bootstrap_interval, bootstrap_intervals, paired_difference
-from automl_cxr.scoring.metrics import METRICS, macro_f1
+from automl_cxr.scoring.metrics import METRICS, macro_f1, metrics_for
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.tasks import MULTICLASS, MULTILABEL
 
@@ -269,3 +269,29 @@ def test_a_difference_of_calibration_errors_may_be_below_zero() -> None:
     worse = replace(worse, probabilities=np.where(worse.probabilities > 0.5, 0.4, 0.3).astype(np.float32))
     difference, interval = paired_difference(better, worse, metric="calibration_error", n_resamples=100)
     assert interval.low <= difference < 0
+
+
+def test_influences_give_nearly_the_same_intervals_of_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = draw(np.random.default_rng(0), n_patients=900)
+    probabilities = images.probabilities[None]
+    rows = [METRICS["macro_auc"], metrics_for(images.classes)["auc_b"], METRICS["macro_f1"]]
+
+    def resample_all() -> dict[str, resampling.ResampledScores]:
+        return resampling.resample_scores(images.labels, probabilities, images.patients, rows, n_resamples=60, seed=0)
+
+    exact = resample_all()
+    monkeypatch.setattr(influences, "MAX_EXACT", 1)
+    approximate = resample_all()
+    for row in rows[:2]:
+        assert not np.array_equal(exact[row.name].of_resamples, approximate[row.name].of_resamples)
+        for one, other in zip(exact[row.name].of_resamples, approximate[row.name].of_resamples, strict=True):
+            assert np.corrcoef(one, other)[0, 1] > 0.98
+            assert other.std() == pytest.approx(one.std(), rel=0.1)
+    np.testing.assert_array_equal(exact["macro_f1"].of_resamples, approximate["macro_f1"].of_resamples)
+
+
+def test_rare_classes_are_resampled_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    predictions = draw(np.random.default_rng(0), n_patients=100)
+    before = bootstrap_interval(predictions, metric="macro_auc", n_resamples=40)
+    monkeypatch.setattr(influences, "MAX_EXACT", 1)
+    assert bootstrap_interval(predictions, metric="macro_auc", n_resamples=40) == before

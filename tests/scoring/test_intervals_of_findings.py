@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from automl_cxr.errors import DataError, UsageError
-from automl_cxr.scoring import finding_resampling
+from automl_cxr.scoring import influences
 from automl_cxr.scoring.intervals import bootstrap_interval, bootstrap_intervals, paired_difference
 from automl_cxr.scoring.metrics import METRICS, score_predictions
 from automl_cxr.scoring.predictions import align
@@ -47,7 +47,7 @@ def test_influences_give_nearly_the_same_intervals(monkeypatch: pytest.MonkeyPat
         return scored["macro_auc"].of_resamples
 
     exact = resample()
-    monkeypatch.setattr(finding_resampling, "_MAX_EXACT", 1)
+    monkeypatch.setattr(influences, "MAX_EXACT", 1)
     approximate = resample()
     assert not np.array_equal(exact, approximate)
     for one, other in zip(exact, approximate, strict=True):
@@ -59,7 +59,7 @@ def test_influences_give_nearly_the_same_intervals(monkeypatch: pytest.MonkeyPat
 def test_rare_findings_are_resampled_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
     predictions = draw_findings(90)
     before = bootstrap_intervals(predictions, ["macro_auc"], n_resamples=40)
-    monkeypatch.setattr(finding_resampling, "_MAX_EXACT", 1)
+    monkeypatch.setattr(influences, "MAX_EXACT", 1)
     assert bootstrap_intervals(predictions, ["macro_auc"], n_resamples=40) == before
 
 

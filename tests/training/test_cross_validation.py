@@ -109,7 +109,7 @@ def test_every_pooled_image_has_one_out_of_fold_prediction(prepared, completed):
 
 def test_a_cross_validated_trial_writes_the_files_of_any_other(completed):
     assert {path.name for path in completed.folder.iterdir()} == {
-        "config.json", "history.csv", "train.log", "valid.npz", "model.keras",
+        "config.json", "history.csv", "train.log", "valid.npz", "scores.json", "model.keras",
     }  # fmt: skip
     assert json.loads((completed.folder / "config.json").read_text())["seed"] == 5
     with (completed.folder / "history.csv").open(newline="") as file:

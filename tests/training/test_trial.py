@@ -51,7 +51,14 @@ def run(task):
 def test_the_files_of_a_trial_agree_with_its_result(prepared, tmp_path):
     epochs, result = run(task(prepared, tmp_path / "a", augmentation=0.5))
     folder = tmp_path / "a"
-    assert {path.name for path in folder.iterdir()} == {"config.json", "history.csv", "train.log", "valid.npz", "model.keras"}
+    assert {path.name for path in folder.iterdir()} == {
+        "config.json",
+        "history.csv",
+        "train.log",
+        "valid.npz",
+        "scores.json",
+        "model.keras",
+    }
     predictions = Predictions.from_npz(folder / "valid.npz")
     split = prepared.store.split
     assert predictions.ids == split.valid.images

@@ -16,7 +16,7 @@ from automl_cxr.results.explain.overlays import HeatmapOverlay
 from automl_cxr.results.finding_scores import FindingScores, score_findings
 from automl_cxr.results.study_data import load_study_dataset, load_trial_config
 from automl_cxr.results.study_ensembles import read_ensembles
-from automl_cxr.scoring.intervals import Interval, bootstrap_interval
+from automl_cxr.scoring.intervals import Interval, bootstrap_interval, bootstrap_intervals
 from automl_cxr.scoring.metrics import METRICS, score_predictions
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.study.provenance import SearchEntry
@@ -176,14 +176,10 @@ def _describe_states(store: StudyStore) -> str:
 
 
 def _intervals(predictions: Predictions, spec: StudySpec, scores: Mapping[str, float]) -> dict[str, Interval]:
-    return {
-        name: bootstrap_interval(
-            predictions,
-            metric=name,
-            n_resamples=_N_RESAMPLES if row.of_confusions is not None else _N_RESAMPLES_SLOW,
-            seed=spec.seed,
-            normal_class=spec.normal_index,
+    intervals: dict[str, Interval] = {}
+    for n_resamples, is_fast in ((_N_RESAMPLES, True), (_N_RESAMPLES_SLOW, False)):
+        names = [name for name, row in METRICS.items() if name in scores and (row.of_confusions is not None) == is_fast]
+        intervals |= bootstrap_intervals(
+            predictions, names, n_resamples=n_resamples, seed=spec.seed, normal_class=spec.normal_index
         )
-        for name, row in METRICS.items()
-        if name in scores
-    }
+    return {name: intervals[name] for name in METRICS if name in scores}

@@ -10,18 +10,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from automl_cxr.data.audit.duplicate_results import Duplicate, SharedPatient
 from automl_cxr.data.audit.duplicates import SMALLEST_SIDE, Link, find_duplicates
 from automl_cxr.data.audit.image_statistics import CORNERS, FORMAT, has_lettering, measure_image_statistics
-from automl_cxr.data.audit.record import (
-    Audit,
-    Duplicate,
-    FindingDifference,
-    FindingShortcut,
-    Lettering,
-    SharedPatient,
-    Shortcut,
-    StatisticDifference,
-)
+from automl_cxr.data.audit.record import Audit
 from automl_cxr.data.audit.shortcut_baseline import (
     Folds,
     auc_of_statistics,
@@ -30,6 +22,8 @@ from automl_cxr.data.audit.shortcut_baseline import (
     forest_out_of_fold,
     tree_predictions_out_of_fold,
 )
+from automl_cxr.data.audit.shortcut_results import FindingShortcut, Shortcut
+from automl_cxr.data.audit.statistic_results import FindingDifference, Lettering, StatisticDifference
 from automl_cxr.data.cache import DecodedImages, decode_dataset
 from automl_cxr.data.dataset import Dataset
 from automl_cxr.data.finding_choice import describe_findings

@@ -6,6 +6,7 @@ The path is a selection, which lists the rows of a data set in an image store (`
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import sys
@@ -116,6 +117,14 @@ def open_images(path: Path) -> ImageArray:
             f"Decoded images must stay in the cache during a command; '{error.filename}' was removed. Start the command again."
         ) from error
     return ImageRows(pixels, rows, path.stem)
+
+
+@contextlib.contextmanager
+def kept_in_cache(path: Path) -> Iterator[None]:
+    """Protect the images of a selection against removal from the cache during a block. Errors as in ``open_images``."""
+    images = open_images(path)
+    yield
+    del images
 
 
 def protect(descriptor: int) -> None:

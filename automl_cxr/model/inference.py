@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from automl_cxr.data.image_rows import ImageArray
 from automl_cxr.errors import NonFiniteLossError, TrialError
 
 
@@ -25,7 +26,7 @@ def load_model(path: str) -> keras.Model:
         raise TrialError(f"The model file {path} {problem}.") from error
 
 
-def predict_images(model: keras.Model, images: np.ndarray, *, batch_size: int = 32, mirrored: bool = False) -> np.ndarray:
+def predict_images(model: keras.Model, images: ImageArray, *, batch_size: int = 32, mirrored: bool = False) -> np.ndarray:
     """Return the probabilities, float32 (n, n_classes), of images, uint8 (n, h, w); if ``mirrored``, with a second view.
 
     The probabilities are then the average of those of the image and of its mirror image.
@@ -37,7 +38,7 @@ def predict_images(model: keras.Model, images: np.ndarray, *, batch_size: int = 
         NonFiniteLossError: A probability is NaN.
     """
 
-    def predict(view: np.ndarray) -> np.ndarray:
+    def predict(view: ImageArray) -> np.ndarray:
         def batch(positions: np.ndarray) -> np.ndarray:
             return view[positions][..., np.newaxis].astype(np.float32)
 

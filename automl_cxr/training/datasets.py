@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from automl_cxr.data.image_rows import ImageArray
+
 
 @dataclass(frozen=True)
 class LabelledPart:
@@ -17,7 +19,7 @@ class LabelledPart:
         labels: int (n,), class index of each of these rows; for findings int (n, n_findings), label codes.
     """
 
-    images: np.ndarray
+    images: ImageArray
     rows: np.ndarray
     labels: np.ndarray
 
@@ -48,7 +50,7 @@ class FeaturePart:
         return copies if len(copies) > 1 else copies[0]
 
 
-def _copy_rows(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def _copy_rows(values: ImageArray, rows: np.ndarray) -> np.ndarray:
     """Copy rows of an array, reading a memory map in ascending order."""
     ascending = np.argsort(rows)
     batch = np.empty((len(rows), *values.shape[1:]), values.dtype)

@@ -18,6 +18,7 @@ import numpy as np
 from automl_cxr.data.audit.blocks import map_blocks
 from automl_cxr.data.audit.hashes import find_candidates, hash_images
 from automl_cxr.data.decode import fit_square
+from automl_cxr.data.image_rows import ImageArray
 
 MIN_CORRELATION = 0.82
 SMALLEST_SIDE = 64  # pixels at which pictures are compared; smaller ones have no fine structure
@@ -45,7 +46,7 @@ class Link:
 
 
 def find_duplicates(
-    images: np.ndarray, sizes: np.ndarray, *, on_progress: Callable[[int, int], None] | None = None
+    images: ImageArray, sizes: np.ndarray, *, on_progress: Callable[[int, int], None] | None = None
 ) -> list[Link]:
     """Find pictures that occur more than once.
 
@@ -79,7 +80,7 @@ class _Block:
     bits: np.ndarray
 
 
-def _summarise(images: np.ndarray, sizes: np.ndarray, rows: slice) -> _Block:
+def _summarise(images: ImageArray, sizes: np.ndarray, rows: slice) -> _Block:
     block = np.ascontiguousarray(images[rows])
     digests = [
         hashlib.blake2b(image.tobytes() + size.tobytes(), digest_size=16).digest()

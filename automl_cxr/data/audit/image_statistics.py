@@ -13,6 +13,7 @@ from automl_cxr.data.arrays import split_row
 from automl_cxr.data.audit.blocks import map_blocks
 from automl_cxr.data.decode import fit_square
 from automl_cxr.data.file_format import HEAD_BYTES, detect_format
+from automl_cxr.data.image_rows import ImageArray
 
 CORNERS = ("top_left", "top_right", "bottom_left", "bottom_right")
 FORMAT = "file_format"  # the only statistic that is text
@@ -29,7 +30,7 @@ _LETTERING_SHARE = 0.005  # share of a corner's pixels above which lettering is 
 def measure_image_statistics(
     root: Path,
     image_ids: Sequence[str],
-    images: np.ndarray,
+    images: ImageArray,
     sizes: np.ndarray,
     *,
     rows: np.ndarray | None = None,

@@ -82,11 +82,11 @@ class ImageRows:
             chosen = self[key[0]]
             return chosen[key[1:]] if np.ndim(self.rows[key[0]]) == 0 else chosen[(slice(None), *key[1:])]
         rows = self.rows[key]
-        if rows.ndim != 1 or (np.diff(rows) >= 0).all():
+        if np.ndim(rows) == 0:
             return self.array[rows]
-        ascending = np.argsort(rows)  # a disk is read faster in this order
         images = np.empty((len(rows), *self.array.shape[1:]), self.dtype)
-        images[ascending] = self.array[rows[ascending]]
+        for position in np.argsort(rows).tolist():  # a disk is read faster in ascending order
+            images[position] = self.array[rows[position]]
         return images
 
 
@@ -111,7 +111,7 @@ def open_images(path: Path) -> ImageArray:
             rows, size = selection["rows"], int(selection["image_size"])
         with (path.parent.parent / PIXELS_NAME).open("rb") as file:
             protect(file.fileno())  # the map has a duplicate of the file descriptor, which keeps the lock
-            pixels = np.memmap(file, np.uint8, "r", shape=(int(rows.max()) + 1, size, size))
+            pixels = np.asarray(np.memmap(file, np.uint8, "r", shape=(int(rows.max()) + 1, size, size)))
     except FileNotFoundError as error:
         raise DataError(
             f"Decoded images must stay in the cache during a command; '{error.filename}' was removed. Start the command again."

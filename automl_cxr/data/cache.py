@@ -37,7 +37,7 @@ from automl_cxr.io import DISK_FULL
 
 SIZE_RANGE = (8, 4096)
 _BLOCK_BYTES = 16 * 2**20
-_BLOCK_FILES = 256
+BLOCK_FILES = 256
 _BLOCK_SECONDS = 10.0
 
 
@@ -220,7 +220,7 @@ class _Block:
         self.stored = stored
         self.unreadable_now: dict[bytes, UnreadableFile] = {}
         self._request = request
-        self._n_max = max(1, min(_BLOCK_FILES, _BLOCK_BYTES // request.store.row_bytes))
+        self._n_max = max(1, min(BLOCK_FILES, _BLOCK_BYTES // request.store.row_bytes))
         self._clear()
 
     def _clear(self) -> None:

@@ -365,7 +365,7 @@ def test_a_kill_loses_only_the_last_block(write_folders: WriteFolders, folder: P
     root = write_folders(ids)
     script = (
         "import os, signal, sys; from pathlib import Path; from automl_cxr.data import cache\n"
-        "cache._BLOCK_FILES = 4\n"
+        "cache.BLOCK_FILES = 4\n"
         "cache.decode_dataset(Path(sys.argv[1]), sys.argv[4:], 16, folder=Path(sys.argv[2]),"
         " on_progress=lambda done, total: done == int(sys.argv[3]) and os.kill(os.getpid(), signal.SIGKILL))"
     )

@@ -53,7 +53,8 @@ def cache(context: click.Context, as_json: bool) -> None:
     kinds = ("images", "features", "copies")
     used = {kind: human_bytes(sum(entry.n_bytes for entry in entries if entry.kind == kind)) for kind in kinds}
     print_line(
-        f"{cache_folder()}: images {used['images']} of at most {human_bytes(limit_of_images)}, features {used['features']} of at most {human_bytes(limit)}, "
+        f"{cache_folder()}: images {used['images']} of at most {human_bytes(limit_of_images)}, "
+        f"features {used['features']} of at most {human_bytes(limit)}, "
         f"copies {used['copies']}"
     )
     if rows:
@@ -64,8 +65,10 @@ def cache(context: click.Context, as_json: bool) -> None:
 @json_option
 @debug_option
 def clear(as_json: bool) -> None:
-    """Delete the cached images, features and copies. Do not run it during a search. Entries that are being written are kept, and
-    images that a process on this machine uses."""
+    """Delete the cached images, features and copies. Do not run it during a search.
+
+    Entries that are being written, and images that a process on this machine uses, are kept.
+    """
     from automl_cxr.data.cache_listing import clear_cache
 
     freed = clear_cache()

@@ -16,7 +16,7 @@ from functools import partial
 import numpy as np
 
 from automl_cxr.data.audit.blocks import map_blocks
-from automl_cxr.data.audit.hashes import find_candidates, hash_images
+from automl_cxr.data.audit.hashes import N_BITS, find_candidates, hash_images
 from automl_cxr.data.decode import fit_square
 from automl_cxr.data.image_rows import ImageArray
 
@@ -58,12 +58,18 @@ def find_duplicates(
     Returns:
         Links in order of row: k - 1 links for k copies of a picture. For sizes below 64 pixels, identical pictures only.
     """
-    blocks = list(map_blocks(partial(_summarise, images, sizes), len(images), on_progress=on_progress))
-    firsts, links = _link_identical([digest for block in blocks for digest in block.digests])
-    if images.shape[1] < SMALLEST_SIDE:
+    n_compared = len(images) if images.shape[1] >= SMALLEST_SIDE else 0
+    digests: list[bytes] = []
+    small, bits = np.empty((n_compared, SMALLEST_SIDE, SMALLEST_SIDE), np.uint8), np.empty((n_compared, N_BITS), bool)
+    for block in map_blocks(partial(_summarise, images, sizes), len(images), on_progress=on_progress):
+        rows = slice(len(digests), len(digests) + len(block.digests))
+        small[rows], bits[rows] = block.small, block.bits
+        digests += block.digests
+    firsts, links = _link_identical(digests)
+    if not n_compared:
         return links
-    small = np.concatenate([block.small for block in blocks])[firsts]
-    bits = np.concatenate([block.bits for block in blocks])[firsts]
+    if links:
+        small, bits = small[firsts], bits[firsts]
     links += [
         Link(row=firsts[other], of=firsts[one], kind="mirrored" if is_mirrored else "near", correlation=correlation)
         for one, other, is_mirrored, correlation in _link_near(small, bits)

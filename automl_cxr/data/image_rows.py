@@ -60,9 +60,14 @@ class ImageRows:
         return self.array.dtype
 
     @property
+    def size(self) -> int:
+        """Number of pixels of all images."""
+        return math.prod(self.shape)
+
+    @property
     def nbytes(self) -> int:
         """Size of the images in bytes."""
-        return math.prod(self.shape) * self.dtype.itemsize
+        return self.size * self.dtype.itemsize
 
     def __len__(self) -> int:
         return len(self.rows)

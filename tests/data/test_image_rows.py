@@ -26,12 +26,8 @@ def test_indexing_is_that_of_an_array_of_the_rows(key):
 
 def test_attributes_are_those_of_an_array_of_the_rows():
     expected = PIXELS[ROWS]
-    assert (IMAGES.shape, IMAGES.ndim, IMAGES.dtype, IMAGES.nbytes) == (
-        expected.shape,
-        expected.ndim,
-        expected.dtype,
-        expected.nbytes,
-    )
+    for name in ("shape", "ndim", "dtype", "size", "nbytes"):
+        assert getattr(IMAGES, name) == getattr(expected, name)
     np.testing.assert_array_equal(list(IMAGES), list(expected))
 
 

@@ -35,6 +35,8 @@ from heads_tools import AUTOML_CXR, BATCH, EPOCHS, FEATURES, PIXELS, UNITS, froz
 from measure import machine_facts, measure
 from radiographs import default_radiographs, default_weights, existing_folder
 
+from automl_cxr.data.image_rows import open_images
+
 _SCRIPT = Path(__file__).with_name("heads_tools.py")
 _BYTES_PER_WEIGHT_AND_STEP = 32
 
@@ -56,7 +58,7 @@ def prepare(data: str, weights: str, image_size: int, seed: int, folder: Path) -
 
     options = SearchOptions(space="transfer", data=data, name="heads", image_size=image_size, seed=seed, weights_folder=weights)
     prepared = prepare_study(options, runs=folder / "runs", storage=f"sqlite:///{folder / 'studies.db'}")
-    images, split = np.load(prepared.images, mmap_mode="r"), prepared.store.split
+    images, split = open_images(prepared.images), prepared.store.split
     pixels = keras.Input((image_size, image_size, 1))
     backbone = keras.Model(pixels, frozen_vector(pixels, weights))
     first = 0

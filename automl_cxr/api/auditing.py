@@ -11,7 +11,7 @@ from automl_cxr.data.audit.cleaning import CHANGES_COLUMNS, clean_table
 from automl_cxr.data.audit.record import Audit
 from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.dataset import load_dataset
-from automl_cxr.data_audit import audit_dataset
+from automl_cxr.data_audit.audit import audit_dataset
 from automl_cxr.errors import UsageError
 from automl_cxr.results.tables import to_csv, to_plain_csv
 from automl_cxr.study.data_preparation import OnProgress
@@ -32,7 +32,8 @@ def audit(  # noqa: D417 - the keywords are the options of the data
         data: Folder or CSV table of images.
         {options}
         fix: CSV file for a cleaned table. ``NAME.changes.csv`` beside it lists each change with its reason.
-        on_progress: Called with the number of decoded images and of all images.
+        on_progress: Called with the number of images that are done and of all images, first of decoding, then of each step
+            that reads images.
 
     Returns:
         The findings. ``duplicates``, ``conflicts``, ``across_parts``, ``patients_across_parts``, ``statistics`` and

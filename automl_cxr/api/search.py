@@ -45,7 +45,8 @@ def search(  # noqa: D417 - the keywords are the options
         options: Options as one object. Keywords take precedence.
         command: Command line, for the record of the study.
         stream: Text stream that receives the progress. [default: stderr]
-        decoding: Context manager whose value is called with the number of decoded images and of all images.
+        decoding: Context manager whose value is called with the number of images that are done and of all images, first of
+            decoding, then of each step of the audit that reads images.
 
     Returns:
         The study, with all its trials and the recommended classifier (``Study.recommended``).

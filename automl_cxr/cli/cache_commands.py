@@ -34,11 +34,12 @@ def cache(context: click.Context, as_json: bool) -> None:
     from automl_cxr.cache_folder import cache_folder
     from automl_cxr.data.cache_listing import list_cache_entries
     from automl_cxr.data.feature_cache import FeatureCache
+    from automl_cxr.data.image_space import image_limit
 
-    entries, limit = list_cache_entries(), FeatureCache().limit
+    entries, limit, limit_of_images = list_cache_entries(), FeatureCache().limit, image_limit(cache_folder() / "decoded")
     if as_json:
         listed = [dataclasses.asdict(entry) for entry in entries]
-        print_json({"folder": str(cache_folder()), "features_limit": limit, "entries": listed})
+        print_json({"folder": str(cache_folder()), "images_limit": limit_of_images, "features_limit": limit, "entries": listed})
         return
     rows = [
         {
@@ -53,7 +54,8 @@ def cache(context: click.Context, as_json: bool) -> None:
     kinds = ("images", "features", "copies", "compiled")
     used = {kind: human_bytes(sum(entry.n_bytes for entry in entries if entry.kind == kind)) for kind in kinds}
     print_line(
-        f"{cache_folder()}: images {used['images']}, features {used['features']} of at most {human_bytes(limit)}, "
+        f"{cache_folder()}: images {used['images']} of at most {human_bytes(limit_of_images)}, "
+        f"features {used['features']} of at most {human_bytes(limit)}, "
         f"copies {used['copies']}, compiled functions {used['compiled']}"
     )
     if rows:
@@ -64,9 +66,9 @@ def cache(context: click.Context, as_json: bool) -> None:
 @json_option
 @debug_option
 def clear(as_json: bool) -> None:
-    """Delete the cached images, features, copies and compiled functions.
+    """Delete the cached images, features, copies and compiled functions. Do not run it during a search.
 
-    Do not run it during a search. Entries that are being written are kept.
+    Entries that are being written, and images that a process on this machine uses, are kept.
     """
     from automl_cxr.data.cache_listing import clear_cache
 

@@ -113,7 +113,7 @@ def audit(
 
     for file in (out, fix):
         check_out(file)
-    with progress_bar("decoding") as on_progress:
+    with progress_bar("reading images") as on_progress:
         found = api.audit(directory, fix=fix, on_progress=on_progress, **choices)
     if out is not None:
         from automl_cxr.results.audit_page import audit_sections

@@ -42,7 +42,7 @@ def search(as_json: bool, **options: Any) -> None:
     """Search for the best classifier. The same command continues an interrupted search."""
     from automl_cxr import api
 
-    study = api.search(**options, command=shlex.join(sys.argv[1:]), decoding=progress_bar("decoding"))
+    study = api.search(**options, command=shlex.join(sys.argv[1:]), decoding=progress_bar("reading images"))
     _print_search(study, as_json)
 
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from automl_cxr.cache_folder import cache_folder
 from automl_cxr.data.feature_cache import FeatureCache
+from automl_cxr.data.image_space import list_stores, remove_store
 from automl_cxr.data.npy_io import map_array
 from automl_cxr.file_copies import FileCopies
 
@@ -48,32 +46,22 @@ def list_cache_entries(folder: Path | None = None) -> list[CacheListing]:
 
 
 def clear_cache(folder: Path | None = None) -> int:
-    """Remove all entries except those that are being written. Return the number of bytes removed."""
+    """Remove all entries except those that are being written or in use. Return the number of bytes removed."""
     folder = folder or cache_folder()
     before = sum(entry.n_bytes for entry in list_cache_entries(folder))
     FeatureCache(folder).clear()
     FileCopies(folder).clear()
     for entry in (folder / "compiled").glob("*"):
         shutil.rmtree(entry, ignore_errors=True)
-    decoded = folder / "decoded"
-    for index in decoded.glob("indexes/*.json"):
-        if _is_digest(index.stem):
-            index.unlink(missing_ok=True)
-    for entry in (*decoded.glob("arrays/*"), *decoded.glob("partial-*")):
-        digest = entry.name.removeprefix("partial-")
-        if _is_digest(digest):
-            _remove_unless_locked(entry, decoded / "locks" / f"{digest}.lock")
+    for usage in list_stores(folder / "decoded"):
+        remove_store(usage.store)
     return before - sum(entry.n_bytes for entry in list_cache_entries(folder))
 
 
 def _decoded_entries(folder: Path) -> Iterator[CacheListing]:
-    for entry in (folder / "decoded" / "arrays").glob("*"):
-        try:
-            n_images, size, _ = map_array(entry / "images.npy").shape
-            n_bytes = sum(file.stat().st_size for file in entry.iterdir())
-            yield CacheListing("images", f"decoded, {size} pixels", n_images, n_bytes, entry.stat().st_mtime)
-        except (OSError, ValueError):
-            continue  # it is damaged, another process is removing it, or it is not a cache entry
+    for usage in list_stores(folder / "decoded"):
+        what = f"decoded, {usage.store.image_size} pixels, {usage.fit}"
+        yield CacheListing("images", what, usage.n_images, usage.n_bytes, usage.last_used)
 
 
 def _copies(folder: Path | None) -> Iterator[CacheListing]:
@@ -91,16 +79,3 @@ def _compiled_entries(folder: Path) -> Iterator[CacheListing]:
             files = [file.stat() for file in entry.rglob("*") if file.is_file()]
             last_used = max((max(file.st_atime, file.st_mtime) for file in files), default=entry.stat().st_mtime)
             yield CacheListing("compiled", f"functions of {entry.name}", 0, sum(file.st_size for file in files), last_used)
-
-
-def _is_digest(name: str) -> bool:
-    """Return whether this program has given the name: everything in the cache of images is named by a SHA-256 digest."""
-    return re.fullmatch(r"[0-9a-f]{64}", name) is not None
-
-
-def _remove_unless_locked(entry: Path, lock: Path) -> None:
-    try:
-        with FileLock(lock, blocking=False):
-            shutil.rmtree(entry, ignore_errors=True)
-    except Timeout:
-        return

@@ -1,4 +1,4 @@
-"""Decoded images at a smaller image size, computed once for all trials and stored in the folder of the decoded array."""
+"""Decoded images at a smaller image size, computed once for all trials and stored beside their selection."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ import numpy as np
 from filelock import FileLock
 
 from automl_cxr.data.decode import fit_square
+from automl_cxr.data.image_rows import open_images
 from automl_cxr.data.npy_io import write_header
 from automl_cxr.io import atomic_write
 
 
 def downscaled_images(path: Path, image_size: int) -> Path:
-    """Return the file of a decoded array's images at another size, and write it if it does not exist.
+    """Return the file of decoded images at another size, and write it if it does not exist.
 
     Each pixel of a smaller image is the average over the pixels of the larger one. If several processes call this function at
     once, one writes the file and the others wait for it.
 
     Args:
-        path: A .npy file, uint8 (n, size, size).
-        image_size: New height and width in pixels, at most those of the array.
+        path: File of decoded images, as ``image_rows.open_images`` opens it, uint8 (n, size, size).
+        image_size: New height and width in pixels, at most those of the images.
 
     Returns:
         A .npy file, uint8 (n, image_size, image_size), in the same folder; ``path`` itself if the size is equal.
@@ -28,7 +29,7 @@ def downscaled_images(path: Path, image_size: int) -> Path:
     Raises:
         OSError: The file cannot be written.
     """
-    images = np.load(path, mmap_mode="r", allow_pickle=False)
+    images = open_images(path)
     if images.shape[1] == image_size:
         return path
     target = path.with_name(f"{path.stem}-at-{image_size}.npy")

@@ -32,9 +32,10 @@ import numpy as np
 from filelock import BaseFileLock, FileLock, Timeout
 
 from automl_cxr.cache_folder import cache_folder
+from automl_cxr.data.cache_limits import cache_limit, limit_from_environment
+from automl_cxr.data.image_rows import ImageArray, ImageRows
 from automl_cxr.data.npy_io import is_complete_array, sync, write_header
-from automl_cxr.errors import FeatureCacheError, UsageError
-from automl_cxr.hardware import parse_bytes
+from automl_cxr.errors import FeatureCacheError
 from automl_cxr.io import sha256_of_file
 from automl_cxr.text_records import build_record, parse_json_object
 
@@ -110,16 +111,15 @@ class FeatureCache:
 
     def __init__(self, folder: Path | None = None, *, limit: int | None = None) -> None:
         self._root = Path(folder or cache_folder()).absolute() / "features"
-        self._limit = _limit_from_environment() if limit is None else limit
+        self._limit = limit_from_environment(LIMIT_VARIABLE) if limit is None else limit
 
     @property
     def limit(self) -> int:
         """Largest size of all features together, in bytes."""
         if self._limit is not None:
             return self._limit
-        existing = next(parent for parent in (self._root, *self._root.parents) if parent.is_dir())
         used = sum(entry.n_bytes for entry in self.entries())
-        return int(_SHARE_OF_FREE_DISK * (shutil.disk_usage(existing).free + used))
+        return cache_limit(self._root, variable=LIMIT_VARIABLE, share=_SHARE_OF_FREE_DISK, used=used)
 
     def holds(self, features: Features) -> bool:
         """Return whether features are in the cache, without reading their values."""
@@ -290,16 +290,6 @@ class FeatureCache:
             lock.release()
 
 
-def _limit_from_environment() -> int | None:
-    text = os.environ.get(LIMIT_VARIABLE)
-    if text is None:
-        return None
-    try:
-        return parse_bytes(text)
-    except ValueError as error:
-        raise UsageError(f"{LIMIT_VARIABLE}: {error}") from error
-
-
 class _ValuesWriter:
     """Writes the rows of a .npy file and computes the digest of the file."""
 
@@ -369,8 +359,10 @@ def _read_entry(folder: Path) -> CacheEntry | None:
 # Digests
 
 
-def digest_array(array: np.ndarray) -> str:
+def digest_array(array: ImageArray) -> str:
     """Return the SHA-256 digest of an array's contents, shape and type. A mapped file is read once in each process."""
+    if isinstance(array, ImageRows):
+        return array.digest
     header = f"{array.dtype.str} {array.shape}".encode()
     if isinstance(array, np.memmap) and not isinstance(array.base, np.ndarray):  # a whole map, not a slice of it
         path = Path(str(array.filename))

@@ -37,26 +37,44 @@ class Portable(Protocol):
     def __call__(self, proposal: Proposal) -> Generator[Report, None, Facts]:
         """Run a trial."""
 
+    def as_one_file(self, path: Path) -> Path:
+        """Return a file with the content of an input that can be copied alone. It is called where the input exists."""
+
     def reading(self, places: Mapping[Path, Path]) -> Objective:
         """Return the same objective that reads some of its inputs from other paths."""
 
 
 @dataclass(frozen=True)
-class FileSource:
-    """Where another machine gets a file from.
+class CopiedFile:
+    """A file that is copied to another machine.
 
     Attributes:
-        n_bytes: Size of the file in bytes.
+        path: The file on the driver's machine.
+        n_bytes: Its size in bytes.
+        digest: SHA-256 digest of its content.
+    """
+
+    path: Path
+    n_bytes: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """Where another machine gets an input from.
+
+    Attributes:
+        n_bytes: Size of the input in bytes.
         block: Size of a block in bytes.
         node: Ray's id of the driver's machine; None if ``blocks`` are given.
-        digest: SHA-256 digest of the content, if ``blocks`` are given.
+        copied: The file in ``blocks``; None if a node is given.
         blocks: Ray's references of the blocks, in order.
     """
 
     n_bytes: int
     block: int
     node: str | None = None
-    digest: str = ""
+    copied: CopiedFile | None = None
     blocks: tuple[Any, ...] = ()
 
 
@@ -69,7 +87,7 @@ def pack(objective: Objective) -> FileBlocks:
     if not isinstance(objective, Portable):
         return {}
     if ray.util.client.ray.is_connected():
-        return {path: _put(path) for path in objective.inputs}
+        return {path: _put(objective, path) for path in objective.inputs}
     node = ray.get_runtime_context().get_node_id()
     return {path: FileSource(path.stat().st_size, _BLOCK, node) for path in objective.inputs}
 
@@ -83,7 +101,7 @@ def unpack(objective: Objective, file_blocks: FileBlocks) -> Objective:
     if not isinstance(objective, Portable):
         return objective
     sources = {path: file_blocks[path] for path in objective.inputs if path in file_blocks}
-    copies = {path: _copy(path, source) for path, source in sources.items() if not _exists(path, source)}
+    copies = {path: _copy(objective, path, source) for path, source in sources.items() if not _exists(path, source)}
     return objective.reading(copies) if copies else objective
 
 
@@ -91,25 +109,31 @@ def _exists(path: Path, source: FileSource) -> bool:
     return path.is_file() and path.stat().st_size == source.n_bytes
 
 
-def _copy(path: Path, source: FileSource) -> Path:
-    if source.node is None:
-        digest, references = source.digest, iter(source.blocks)
+def _copy(objective: Portable, path: Path, source: FileSource) -> Path:
+    if source.copied is not None:
+        copied, references = source.copied, iter(source.blocks)
     else:
         at_driver = {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(source.node, soft=False)}
-        read, digest_of = (ray.remote(function).options(**at_driver) for function in (read_block, digest_of_file))
-        digest = ray.get(digest_of.remote(path))
-        references = (read.remote(path, first, source.block) for first in range(0, source.n_bytes, source.block))
+        read, prepare = (ray.remote(function).options(**at_driver) for function in (read_block, copied_file))
+        copied = ray.get(prepare.remote(objective, path))
+        references = (read.remote(copied.path, first, source.block) for first in range(0, copied.n_bytes, source.block))
 
     def read_blocks() -> Iterator[memoryview]:
         return (memoryview(ray.get(reference)) for reference in references)
 
-    return FileCopies().open(digest, suffix=path.suffix, n_bytes=source.n_bytes, read=read_blocks)
+    return FileCopies().open(copied.digest, suffix=copied.path.suffix, n_bytes=copied.n_bytes, read=read_blocks)
 
 
-def _put(path: Path) -> FileSource:
-    n_bytes = path.stat().st_size
-    blocks = tuple(ray.put(read_block(path, first, _BLOCK)) for first in range(0, n_bytes, _BLOCK))
-    return FileSource(n_bytes, _BLOCK, digest=digest_of_file(path), blocks=blocks)
+def _put(objective: Portable, path: Path) -> FileSource:
+    copied = copied_file(objective, path)
+    blocks = tuple(ray.put(read_block(copied.path, first, _BLOCK)) for first in range(0, copied.n_bytes, _BLOCK))
+    return FileSource(path.stat().st_size, _BLOCK, copied=copied, blocks=blocks)
+
+
+def copied_file(objective: Portable, path: Path) -> CopiedFile:
+    """Return the file with the content of an input that is copied. It is called on the driver's machine."""
+    file = objective.as_one_file(path)
+    return CopiedFile(file, file.stat().st_size, digest_of_file(file))
 
 
 def read_block(path: Path, first: int, n_bytes: int) -> np.ndarray:

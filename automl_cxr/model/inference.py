@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from automl_cxr.data.image_rows import ImageArray
 from automl_cxr.errors import NonFiniteLossError, TrialError
 from automl_cxr.model.devices import has_bfloat16, has_gpu
 from automl_cxr.model.precision import in_float32
@@ -46,7 +47,7 @@ def prediction_batch_size(image_size: int) -> int:
 
 
 def predict_images(
-    model: keras.Model, images: np.ndarray, *, batch_size: int | None = None, mirrored: bool = False
+    model: keras.Model, images: ImageArray, *, batch_size: int | None = None, mirrored: bool = False
 ) -> np.ndarray:
     """Return the probabilities, float32 (n, n_classes), of images, uint8 (n, h, w); if ``mirrored``, with a second view.
 
@@ -62,7 +63,7 @@ def predict_images(
 
     n_together = prediction_batch_size(images.shape[1]) if batch_size is None else batch_size
 
-    def predict(view: np.ndarray) -> np.ndarray:
+    def predict(view: ImageArray) -> np.ndarray:
         return predict_batches(model, lambda rows: view[rows][..., np.newaxis], len(view), batch_size=n_together)
 
     probabilities = (predict(images) + predict(images[:, :, ::-1])) / 2 if mirrored else predict(images)

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from automl_cxr.data.audit.record import Audit, Duplicate
+from automl_cxr.data.audit.duplicate_results import Duplicate
+from automl_cxr.data.audit.record import Audit
 from automl_cxr.data.decode import decode_image, fit_square
 from automl_cxr.errors import UnreadableImageError
 from automl_cxr.results.html_page import Part, Picture, Pictures, Section, Table, Text

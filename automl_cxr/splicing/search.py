@@ -21,6 +21,7 @@ import pandas as pd
 
 from automl_cxr.config import TrialConfig
 from automl_cxr.data.data_options import DataOptions
+from automl_cxr.data.image_rows import open_images
 from automl_cxr.errors import DataError, UsageError
 from automl_cxr.records import SplitRecord
 from automl_cxr.scoring.objectives import check_for_data, needs_normal_class
@@ -252,7 +253,7 @@ def _pool(
     from automl_cxr.training.frozen_features import pooled_features
 
     network, layers = build_branch(config, index, cuts=cuts, weights_folder=prepared.weights_folder)
-    images = np.load(prepared.images, mmap_mode="r", allow_pickle=False)
+    images = open_images(prepared.images)
     pooled = pooled_features(network, list(layers.values()), images, label=branch.name)
     return {cut: pooled[layer] for cut, layer in layers.items()}
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from automl_cxr.architectures import FAMILIES
 from automl_cxr.config import TrialConfig
+from automl_cxr.data.image_rows import as_one_file
 from automl_cxr.engine.protocol import Proposal, Report, Run
 from automl_cxr.errors import WorkerDiedError
 from automl_cxr.records import EpochRecord, FoldRecord
@@ -76,6 +77,10 @@ class TrialObjective:
             places: Path of the copy by path of the original.
         """
         return dataclasses.replace(self, images=places.get(self.images, self.images))
+
+    def as_one_file(self, path: Path) -> Path:
+        """Return a file with the content of an input that can be copied to another machine."""
+        return as_one_file(path)
 
     def __call__(self, proposal: Proposal) -> Run:
         # Imported here, because the modules import Keras, which the driver does not need.

@@ -98,7 +98,8 @@ def prepare_study(
         runs: Folder of all studies' files.
         storage: Optuna storage URL.
         command: Command line, for the record.
-        on_progress: Called with the number of decoded images and of all images.
+        on_progress: Called with the number of images that are done and of all images, first of decoding, then of each step of
+            the audit that reads images.
         started: ``time.monotonic()`` at the start of the search, from which its wall time counts. [default: now]
 
     Raises:
@@ -128,7 +129,7 @@ def prepare_study(
             images = load_images(dataset, settings, notes, on_progress)
             settings = settle_folds(settings, images.split.n_folds)
             split, decoded = images.split, images.decoded
-            audit = None if existing else audit_split(dataset.root, split, decoded)
+            audit = None if existing else audit_split(dataset.root, split, decoded, on_progress=on_progress)
             plan_of_time = None if step_times is None else _plan_budget(step_times, options, settings, split, started, notes)
         if plan_of_time is not None and options.epochs is None:
             settings = {**settings, "epochs": plan_of_time.epochs}

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from automl_cxr.config import TrialConfig
+from automl_cxr.data.image_rows import kept_in_cache
 from automl_cxr.engine.base_proposer import StudyProposer
 from automl_cxr.engine.parameters import Value
 from automl_cxr.engine.protocol import Objective, Proposer
@@ -65,7 +66,7 @@ def run_search(
     spec = store.spec
     store = store.for_driver(on_away=listener.on_storage_away)
     check = BudgetCheck(budget, store, deadline=deadline, times=TrialTimes(store, planned_seconds))
-    with DriverHeartbeat(store.folder, settings=heartbeat_settings) as heartbeat:
+    with kept_in_cache(images), DriverHeartbeat(store.folder, settings=heartbeat_settings) as heartbeat:
         store.clear_leftovers(heartbeat.monitor)
         store.checkpoints.mkdir(exist_ok=True)
         objective = _build_objective(store, spec, images=images, weights_folder=weights_folder, driver=heartbeat.driver)

@@ -5,11 +5,12 @@ The test part is sealed: its pixels and labels are not read. `automl-cxr data au
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from automl_cxr.data.audit.record import Audit
 from automl_cxr.data.cache import DecodedImages
-from automl_cxr.data_audit import AuditedImages, audit_images
+from automl_cxr.data_audit.audit import AuditedImages, audit_images
 from automl_cxr.io import write_text
 from automl_cxr.records import SplitRecord
 from automl_cxr.study.store import StudyStore, read_record
@@ -17,13 +18,16 @@ from automl_cxr.study.store import StudyStore, read_record
 _FILE = "audit.json"
 
 
-def audit_split(root: Path, split: SplitRecord, decoded: DecodedImages) -> Audit | str:
+def audit_split(
+    root: Path, split: SplitRecord, decoded: DecodedImages, *, on_progress: Callable[[int, int], None] | None = None
+) -> Audit | str:
     """Audit the training and validation images of a new study. Never raises an error.
 
     Args:
         root: Folder to which image ids are relative.
         split: Split of the study.
         decoded: The images of ``split.train``, then those of ``split.valid``.
+        on_progress: Called with (images that are done, all images) of each step that reads images.
 
     Returns:
         The audit, or a message for the user with the reason why there is none.
@@ -39,7 +43,7 @@ def audit_split(root: Path, split: SplitRecord, decoded: DecodedImages) -> Audit
         decoded=decoded,
     )
     try:
-        return audit_images(audited)
+        return audit_images(audited, on_progress=on_progress)
     except Exception as error:  # noqa: BLE001 - an audit must not prevent the search
         return _explain_missing(error)
 

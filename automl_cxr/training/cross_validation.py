@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
+from automl_cxr.data.image_rows import open_images
 from automl_cxr.model.fold_average import average_networks, network_of_fold
 from automl_cxr.records import EpochRecord, FoldRecord, SplitRecord
 from automl_cxr.scoring.predictions import Predictions
@@ -85,7 +86,7 @@ def cross_validate(task: TrialTask) -> Generator[FoldRecord, None, TrialResult]:
 
 def load_fold_parts(images: Path, split: SplitRecord, fold: int) -> tuple[LabelledPart, LabelledPart]:
     """Return the training images of the network of a fold and the images of the fold, as memory maps."""
-    pixels = np.load(images, mmap_mode="r", allow_pickle=False)
+    pixels = open_images(images)
     labels = np.asarray(split.train.labels, np.int64)
     is_left_out = np.asarray(split.folds) == fold
     train, left_out = np.flatnonzero(~is_left_out), np.flatnonzero(is_left_out)

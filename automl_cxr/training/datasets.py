@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from automl_cxr.data.image_rows import ImageArray
+
 
 class Part(Protocol):
     """One part of a split, as inputs of a network.
@@ -36,7 +38,7 @@ class LabelledPart:
         labels: int (n,), class index of each of these rows; for findings int (n, n_findings), label codes.
     """
 
-    images: np.ndarray
+    images: ImageArray
     rows: np.ndarray
     labels: np.ndarray
 
@@ -89,7 +91,7 @@ class RowPart:
         return self.rows[positions].astype(np.int32)
 
 
-def _copy_rows(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def _copy_rows(values: ImageArray, rows: np.ndarray) -> np.ndarray:
     """Copy rows of an array, reading a memory map in ascending order."""
     ascending = np.argsort(rows)
     batch = np.empty((len(rows), *values.shape[1:]), values.dtype)

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from automl_cxr.data.image_rows import ImageArray
 from automl_cxr.model.available_memory import available_memory_bytes
 from automl_cxr.model.devices import has_gpu, n_devices
 from automl_cxr.training.datasets import FeaturePart, LabelledPart, RowPart
@@ -52,7 +53,7 @@ def store_inputs(inputs: PhaseInputs) -> PhaseInputs:
     return dataclasses.replace(inputs, network=keras.Model(rows, output), train=[train], valid=valid)
 
 
-def _arrays(inputs: PhaseInputs) -> tuple[np.ndarray, ...]:
+def _arrays(inputs: PhaseInputs) -> tuple[ImageArray, ...]:
     """Return the array of each input of the network, (n_all, ...)."""
     part = inputs.valid
     if not isinstance(part, LabelledPart | FeaturePart):
@@ -60,7 +61,7 @@ def _arrays(inputs: PhaseInputs) -> tuple[np.ndarray, ...]:
     return part.inputs
 
 
-def _stored_dtype(values: np.ndarray) -> str:
+def _stored_dtype(values: ImageArray) -> str:
     """Return the data type of an array on the device: its own, except for pixels with TensorFlow.
 
     TensorFlow has no kernel that looks up rows of 8-bit integers on a GPU; it would copy the whole array to the host in each
@@ -77,7 +78,7 @@ class StoredRows(keras.layers.Layer):
         name: Name of the layer.
     """
 
-    def __init__(self, values: np.ndarray, *, name: str) -> None:
+    def __init__(self, values: ImageArray, *, name: str) -> None:
         super().__init__(name=name, dtype="float32", trainable=False)
         self._values = self.add_weight(
             shape=values.shape,

@@ -16,6 +16,7 @@ import numpy as np
 from keras import layers
 
 from automl_cxr.data.feature_cache import FeatureCache, Features, Rows, digest_array
+from automl_cxr.data.image_rows import ImageArray
 from automl_cxr.model.devices import data_parallel, has_gpu
 from automl_cxr.model.fingerprint import fingerprint
 from automl_cxr.model.frozen_split import is_stochastic
@@ -39,7 +40,7 @@ class _FeatureOutput:
 def pooled_features(
     network: keras.Model,
     cuts: Sequence[str],
-    images: np.ndarray,
+    images: ImageArray,
     *,
     pooling: str = "average",
     dtype: str = "float32",
@@ -85,7 +86,7 @@ def _pool(maps: keras.KerasTensor, pooling: str) -> keras.KerasTensor:
     return average if pooling == "average" else layers.Concatenate()([average, deviation(maps)])
 
 
-def features_of(network: keras.Model, images: np.ndarray, *, dtype: str = "float32", view: int = 0, label: str) -> Features:
+def features_of(network: keras.Model, images: ImageArray, *, dtype: str = "float32", view: int = 0, label: str) -> Features:
     """Describe the outputs of a network for images, without computing them.
 
     Args:
@@ -107,7 +108,7 @@ def features_of(network: keras.Model, images: np.ndarray, *, dtype: str = "float
 
 
 def open_features(
-    network: keras.Model, features: Features, images: np.ndarray, *, cache: FeatureCache, view: int = 0
+    network: keras.Model, features: Features, images: ImageArray, *, cache: FeatureCache, view: int = 0
 ) -> np.ndarray:
     """Return the outputs of a network for each image, read-only (n, ...). They are computed if they are not cached.
 
@@ -126,7 +127,7 @@ def open_features(
 
 
 def _open(
-    outputs: Sequence[_FeatureOutput], pixels: keras.KerasTensor, images: np.ndarray, cache: FeatureCache, *, view: int
+    outputs: Sequence[_FeatureOutput], pixels: keras.KerasTensor, images: ImageArray, cache: FeatureCache, *, view: int
 ) -> list[np.ndarray]:
     """Open features of one network; compute all missing features in one pass over the images."""
     tensors = {output.features.key: output.tensor for output in outputs}
@@ -137,7 +138,7 @@ def _open(
     return cache.open([output.features for output in outputs], compute)
 
 
-def compute_features(network: keras.Model, images: np.ndarray, *, view: int = 0) -> Iterator[Rows]:
+def compute_features(network: keras.Model, images: ImageArray, *, view: int = 0) -> Iterator[Rows]:
     """Yield the outputs of a network batch by batch, in inference mode or with the augmentation of a view.
 
     Another thread reads the next images meanwhile.

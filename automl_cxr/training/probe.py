@@ -18,6 +18,7 @@ import numpy as np
 from automl_cxr.architectures import find_backbone
 from automl_cxr.config import AVERAGE_AND_DEVIATION, TrialConfig
 from automl_cxr.data.downscaled import downscaled_images
+from automl_cxr.data.image_rows import ImageArray, open_images
 from automl_cxr.model.build import build_model
 from automl_cxr.model.freezing import BACKBONE
 from automl_cxr.model.transfer import backbone_on_pixels
@@ -53,7 +54,7 @@ def run_probe(task: TrialTask) -> Generator[EpochRecord | FoldRecord, None, Tria
     n_classes = len(split.classes)
     costs = measure_costs(task, n_classes)
     (task.folder / "config.json").write_text(task.config.to_json(), encoding="utf-8")
-    images = np.load(downscaled_images(task.images, task.config.image_size), mmap_mode="r", allow_pickle=False)
+    images = open_images(downscaled_images(task.images, task.config.image_size))
     features = probe_features(task.config, images, weights_folder=task.weights_folder)
     part = split.train.joined(split.valid)  # the order of the images
     model = build_model(task.config, n_classes, steps_per_epoch=1, weights_folder=task.weights_folder)
@@ -120,7 +121,7 @@ def _as_fold(epoch: EpochRecord, fold: int, n_folds: int) -> FoldRecord:
     )
 
 
-def probe_features(config: TrialConfig, images: np.ndarray, *, weights_folder: Path | None) -> np.ndarray:
+def probe_features(config: TrialConfig, images: ImageArray, *, weights_folder: Path | None) -> np.ndarray:
     """Return the features of a probe, float32 (n, d); the layers are in the order of ``config.probe_layers``.
 
     The outputs of all splice points are computed in one pass, because the next probes usually need others of them.

@@ -13,6 +13,7 @@ import numpy as np
 
 from automl_cxr.config import TrialConfig
 from automl_cxr.data.downscaled import downscaled_images
+from automl_cxr.data.image_rows import open_images
 from automl_cxr.model.build import build_model, digest_pretrained
 from automl_cxr.model.devices import describe_worker
 from automl_cxr.records import EpochRecord, SplitRecord
@@ -169,7 +170,7 @@ def finish_trial(
 
 def load_parts(images: Path, split: SplitRecord) -> tuple[LabelledPart, LabelledPart]:
     """Return the decoded training and validation images of a split as memory maps."""
-    pixels = np.load(images, mmap_mode="r", allow_pickle=False)
+    pixels = open_images(images)
     n_train, n_valid = len(split.train.images), len(split.valid.images)
     return (
         LabelledPart(pixels, np.arange(n_train), np.asarray(split.train.labels, np.int64)),

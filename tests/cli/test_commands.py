@@ -210,11 +210,12 @@ def test_debug_shows_the_traceback(run):
 def test_the_cache_is_shown_and_cleared(run, tmp_path, monkeypatch):
     monkeypatch.setenv("AUTOML_CXR_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("AUTOML_CXR_CACHE_LIMIT", "2GB")
+    monkeypatch.setenv("AUTOML_CXR_IMAGE_LIMIT", "3GB")
     cached = Features({"network": "a"}, (3, 500), "float32", "squeezenet@vector, 112 pixels")
     FeatureCache().open([cached], lambda _missing: iter([(np.zeros((3, 500)),)]))
     code, out, _ = run("cache")
     assert code == 0
-    assert "images 0 bytes, features 6.0 kB of at most 2.0 GB, copies 0 bytes" in out
+    assert "images 0 bytes of at most 3.0 GB, features 6.0 kB of at most 2.0 GB, copies 0 bytes" in out
     assert "squeezenet@vector, 112 pixels, float32" in out
     result = json.loads(run("cache", "--json")[1])
     assert [entry["n_bytes"] for entry in result["entries"]] == [6000]

@@ -1,11 +1,11 @@
 """The cache of decoded images: reuse, damage, interruption and concurrency."""
 
 import hashlib
-import json
 import multiprocessing
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -21,8 +21,8 @@ from pydicom.uid import JPEGLosslessSV1
 from automl_cxr.cache_folder import cache_folder
 from automl_cxr.data.cache import DecodedImages, decode_dataset
 from automl_cxr.data.dataset import load_dataset
-from automl_cxr.data.decode import FITS, decode_image, decoder_versions, fit_square
-from automl_cxr.errors import DataError, UnknownNameError, UsageError
+from automl_cxr.data.decode import FITS, decode_content, decode_image, decoder_versions, fit_square
+from automl_cxr.errors import DataError, ImageMemoryError, UnknownNameError, UsageError
 
 WriteFolders = Callable[..., Path]
 IDS = ("a/0.png", "a/1.png", "b/2.png", "b/3.png")
@@ -54,8 +54,8 @@ def decode(root: Path, folder: Path, ids: tuple[str, ...] = IDS, size: int = 16)
     return decoded, bool(progress.calls)
 
 
-def leftovers(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("partial-*") if path.exists()]
+def store_of(decoded: DecodedImages) -> Path:
+    return decoded.path.parent.parent
 
 
 def test_rows_are_the_decoded_images_in_order(root: Path, folder: Path) -> None:
@@ -66,7 +66,7 @@ def test_rows_are_the_decoded_images_in_order(root: Path, folder: Path) -> None:
     assert decoded.original_sizes.tolist() == [[16, 20]] * 4
     assert decoded.open().dtype == np.uint8
     with pytest.raises(ValueError, match="read-only"):
-        decoded.open()[0] = 0
+        decoded.open().array[0] = 0
 
 
 def test_a_second_call_decodes_nothing_and_returns_the_same(root: Path, folder: Path) -> None:
@@ -153,14 +153,6 @@ def test_the_hash_of_each_readable_file_is_kept_in_the_cache(root: Path, folder:
         assert [row.tobytes() for row in decoded.content_hashes] == expected
 
 
-def test_an_array_without_hashes_of_an_earlier_version_is_decoded_again(root: Path, folder: Path) -> None:
-    first, _ = decode(root, folder)
-    first.path.with_name("hashes.npy").unlink()
-    second, was_decoded = decode(root, folder)
-    assert was_decoded
-    np.testing.assert_array_equal(second.content_hashes, first.content_hashes)
-
-
 def test_an_image_that_is_added_later_is_decoded(root: Path, folder: Path, write_image: Callable[..., Path]) -> None:
     ids = (*IDS, "b/late.png")
     assert decode(root, folder, ids)[0].unreadable == {"b/late.png": "missing"}
@@ -173,7 +165,6 @@ def test_a_data_set_without_readable_images_is_refused_with_reasons(root: Path, 
         (root / image).write_bytes(b"")
     with pytest.raises(DataError, match=r"all 4 in .* are unreadable \('a/0\.png': empty file"):
         decode(root, folder)
-    assert leftovers(folder) == []
 
 
 def test_changed_content_gives_a_new_array_even_with_the_old_time_and_size(root: Path, folder: Path) -> None:
@@ -189,15 +180,71 @@ def test_changed_content_gives_a_new_array_even_with_the_old_time_and_size(root:
     assert second.path != first.path
 
 
-def test_touched_or_copied_files_share_the_array(root: Path, folder: Path, tmp_path: Path) -> None:
+def test_touched_or_copied_files_share_the_images(
+    root: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, _ = decode(root, folder)
+    monkeypatch.setattr("automl_cxr.data.decoding_threads.decode_content", None)  # they are read, but not decoded
     (root / "a" / "0.png").touch()
     shutil.copytree(root, tmp_path / "copy")
     for source in (root, tmp_path / "copy"):
-        decoded, was_decoded = decode(source, folder)
-        assert was_decoded
+        decoded, was_read = decode(source, folder)
+        assert was_read
         assert (decoded.path, decoded.digest) == (first.path, first.digest)
-    assert len(list((folder / "decoded" / "arrays").iterdir())) == 1
+
+
+def count_decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    decoded = []
+
+    def count(content: bytes) -> np.ndarray:
+        decoded.append(len(content))
+        return decode_content(content)
+
+    monkeypatch.setattr("automl_cxr.data.decoding_threads.decode_content", count)
+    return decoded
+
+
+def test_only_new_contents_are_decoded(
+    root: Path, folder: Path, write_image: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another selection, another order, a new file, and a new file with a known content."""
+    decoded = count_decoded(monkeypatch)
+    decode(root, folder, IDS[:3])
+    assert len(decoded) == 3
+    write_image(root / "b" / "new.png", seed=9)
+    shutil.copy(root / "a" / "1.png", root / "b" / "copy.png")
+    ids = ("b/new.png", "b/copy.png", "b/3.png", "a/0.png", "b/2.png")
+    images, _ = decode(root, folder, ids)
+    assert len(decoded) == 5
+    np.testing.assert_array_equal(images.open()[:], [fit_square(decode_image(root / image), 16) for image in ids])
+    assert images.open().rows.tolist()[1] == 1
+    assert decode(root, folder, ids[::-1])[1] is False
+    assert len(decoded) == 5
+
+
+def test_equal_files_of_one_call_are_stored_once(root: Path, folder: Path) -> None:
+    shutil.copy(root / "a" / "1.png", root / "b" / "copy.png")
+    images, _ = decode(root, folder, (*IDS, "b/copy.png"))
+    assert images.open().rows.tolist() == [0, 1, 2, 3, 1]
+
+
+def test_an_unreadable_file_whose_reason_is_temporary_is_the_only_one_that_is_read_again(
+    root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = (root / "a" / "1.png").read_bytes()
+
+    def fail(content: bytes) -> np.ndarray:
+        if content == bad:
+            raise ImageMemoryError("too large for the free memory")
+        return decode_content(content)
+
+    with monkeypatch.context() as context:
+        context.setattr("automl_cxr.data.decoding_threads.decode_content", fail)
+        assert decode(root, folder)[0].unreadable == {"a/1.png": "too large for the free memory"}
+    decoded = count_decoded(monkeypatch)
+    assert decode(root, folder, ("a/0.png", "b/2.png", "b/3.png"))[1] is False
+    assert decode(root, folder)[0].ids == IDS
+    assert decoded == [len(bad)]
 
 
 def test_the_digest_depends_on_names_and_contents_but_not_on_image_size(root: Path, folder: Path) -> None:
@@ -253,7 +300,7 @@ def test_two_folders_with_equal_names_sizes_and_times_have_separate_arrays(tmp_p
         (tmp_path / name / "x.pgm").write_bytes(b"P5 16 16 255\n" + pixels.tobytes())
         os.utime(tmp_path / name / "x.pgm", (1, 1))
     arrays = [decode(tmp_path / name, folder, ("x.pgm",))[0].open() for name in ("one", "two")]
-    assert (arrays[0] != arrays[1]).any()
+    assert (arrays[0][:] != arrays[1][:]).any()
 
 
 def truncate(path: Path) -> None:
@@ -261,75 +308,87 @@ def truncate(path: Path) -> None:
         file.truncate(path.stat().st_size - 1)
 
 
-def corrupt_shape(path: Path) -> None:
-    np.save(path, np.zeros((3, 16, 16), np.uint8))
+def shorten(path: Path) -> None:
+    path.write_bytes(b"\0" * 10)
 
 
-def corrupt_with_a_pickle(path: Path) -> None:
-    np.save(path, np.array([print] * 4, object), allow_pickle=True)
-
-
-@pytest.mark.parametrize("corrupt", [truncate, corrupt_shape, corrupt_with_a_pickle, Path.unlink])
-@pytest.mark.parametrize("name", ["images.npy", "sizes.npy"])
-def test_a_corrupt_array_is_decoded_again(root: Path, folder: Path, name: str, corrupt: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize("damage", [truncate, shorten, Path.unlink])
+@pytest.mark.parametrize("name", ["pixels.bin", "files.index"])
+def test_damaged_files_of_the_store_are_replaced(root: Path, folder: Path, name: str, damage: Callable[[Path], None]) -> None:
     first, _ = decode(root, folder)
-    expected = first.open().copy()
-    corrupt(first.path.with_name(name))
+    expected = first.open()[:]
+    damage(store_of(first) / name)
     second, was_decoded = decode(root, folder)
     assert was_decoded
-    assert second == first
-    np.testing.assert_array_equal(second.open(), expected)
+    assert (second.ids, second.digest) == (first.ids, first.digest)
+    np.testing.assert_array_equal(second.open()[:], expected)
 
 
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"{", b"[]", b"{}", b'{"contents": "../../etc", "digest": "x", "unreadable": {}}', b"\xff\xfe"],
-)
-def test_a_corrupt_index_is_written_again(root: Path, folder: Path, content: bytes) -> None:
+def test_a_damaged_record_concerns_only_its_image(root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, _ = decode(root, folder)
-    (index,) = (folder / "decoded" / "indexes").iterdir()
-    valid = index.read_bytes()
+    expected = first.open()[:]
+    index = store_of(first) / "files.index"
+    content = bytearray(index.read_bytes())
+    content[len(content) // 4 + 20] ^= 1  # of the second of four records
     index.write_bytes(content)
+    decoded = count_decoded(monkeypatch)
+    second, _ = decode(root, folder)
+    assert decoded == [(root / IDS[1]).stat().st_size]
+    assert second.open().rows.tolist() == [0, 4, 2, 3]  # the old row is not used again
+    np.testing.assert_array_equal(second.open()[:], expected)
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"\xff\xfe"])
+def test_a_damaged_selection_is_written_again(root: Path, folder: Path, content: bytes) -> None:
+    first, _ = decode(root, folder)
+    first.path.write_bytes(content)
     second, was_decoded = decode(root, folder)
-    assert was_decoded
-    assert second == first
-    assert json.loads(index.read_bytes()) == json.loads(valid)
+    assert (second, was_decoded) == (first, False)
+    assert second.open().shape == (4, 16, 16)
 
 
-def test_files_of_an_interrupted_decode_are_not_used(root: Path, folder: Path) -> None:
+def test_an_interruption_loses_nothing(root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(done: int, total: int) -> None:
-        if done == 2:
+        if done == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         decode_dataset(root, IDS, 16, folder=folder, on_progress=interrupt)
-    assert leftovers(folder) == []
-    assert list((folder / "decoded" / "indexes").iterdir()) == []
-    decoded, was_decoded = decode(root, folder)
-    assert was_decoded
-    assert decoded.open().shape == (4, 16, 16)
+    decoded = count_decoded(monkeypatch)
+    assert decode(root, folder)[0].open().shape == (4, 16, 16)
+    assert len(decoded) == 1
 
 
-def test_files_of_a_killed_decode_are_not_used(root: Path, folder: Path) -> None:
+def test_a_kill_loses_only_the_last_block(write_folders: WriteFolders, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The child is killed at a random image, and while it writes: its files end with a part of a row and of a record."""
+    ids = tuple(f"{number}.png" for number in range(30))
+    root = write_folders(ids)
     script = (
-        "import os, sys; from pathlib import Path; from automl_cxr.data.cache import decode_dataset\n"
-        "decode_dataset(Path(sys.argv[1]), sys.argv[3:], 16, folder=Path(sys.argv[2]),"
-        " on_progress=lambda done, total: done == 3 and os._exit(9))"
+        "import os, signal, sys; from pathlib import Path; from automl_cxr.data import cache\n"
+        "cache.BLOCK_FILES = 4\n"
+        "cache.decode_dataset(Path(sys.argv[1]), sys.argv[4:], 16, folder=Path(sys.argv[2]),"
+        " on_progress=lambda done, total: done == int(sys.argv[3]) and os.kill(os.getpid(), signal.SIGKILL))"
     )
-    child = subprocess.run([sys.executable, "-c", script, root, folder, *IDS], check=False, cwd=Path.cwd())
-    assert child.returncode == 9
-    assert len(leftovers(folder)) == 1
-    decoded, was_decoded = decode(root, folder)
-    assert was_decoded
-    assert leftovers(folder) == []
-    assert decoded.open().shape == (4, 16, 16)
+    n_stored = 0
+    for n_done in np.random.default_rng(0).integers(3, 12, 2).tolist():
+        child = subprocess.run([sys.executable, "-c", script, root, folder, str(n_done), *ids], check=False, cwd=Path.cwd())
+        assert child.returncode == -signal.SIGKILL
+        n_stored += n_done // 4 * 4
+        (store,) = (path for path in (folder / "decoded").iterdir() if path.name != "locks")
+        for name in ("pixels.bin", "files.index"):
+            with (store / name).open("ab") as file:
+                file.write(b"torn")
+    decoded = count_decoded(monkeypatch)
+    images, _ = decode(root, folder, ids)
+    assert len(decoded) == 30 - n_stored
+    np.testing.assert_array_equal(images.open()[:], [fit_square(decode_image(root / image), 16) for image in ids])
 
 
 def _decode_and_count(root: Path, folder: Path, ids: list[str], barrier: object, results: object) -> None:
     barrier.wait()  # type: ignore[attr-defined]
     progress = Progress()
     decoded = decode_dataset(root, ids, 64, folder=folder, on_progress=progress)
-    results.put((len(progress.calls), decoded.digest, int(decoded.open().sum())))  # type: ignore[attr-defined]
+    results.put((len(progress.calls), decoded.digest, int(decoded.open()[:].sum())))  # type: ignore[attr-defined]
 
 
 def test_two_processes_at_once_decode_once(write_folders: WriteFolders, folder: Path) -> None:
@@ -346,7 +405,6 @@ def test_two_processes_at_once_decode_once(write_folders: WriteFolders, folder: 
         process.join(60)
     assert sorted((first_count, second_count)) == [0, 60]
     assert first == second
-    assert leftovers(folder) == []
 
 
 def test_a_full_disk_is_reported_with_a_remedy(write_folders: WriteFolders, folder: Path) -> None:
@@ -363,7 +421,6 @@ def test_a_full_disk_is_reported_with_a_remedy(write_folders: WriteFolders, fold
     assert f"'{folder}' has no space left" in stderr
     assert "set AUTOML_CXR_CACHE to another folder" in stderr
     assert "Traceback" not in stderr
-    assert leftovers(folder) == []
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 100_000
     assert decode_dataset(root, IDS, 512, folder=folder).open().shape == (4, 512, 512)
 

@@ -20,7 +20,7 @@ def fill_cache(folder, phantoms):
 def test_images_and_features_are_listed_and_cleared(tmp_path, phantoms):
     decoded = fill_cache(tmp_path, phantoms)
     entries = {entry.kind: entry for entry in list_cache_entries(tmp_path)}
-    assert (entries["images"].what, entries["images"].n_images) == ("decoded, 16 pixels", 3)
+    assert (entries["images"].what, entries["images"].n_images) == ("decoded, 16 pixels, stretch", 3)
     assert entries["images"].n_bytes > 3 * 16 * 16
     assert (entries["features"].what, entries["features"].n_bytes) == ("squeezenet@vector, float16", 12)
     assert clear_cache(tmp_path) == sum(entry.n_bytes for entry in entries.values())
@@ -42,8 +42,7 @@ def test_copies_from_other_machines_are_listed_and_cleared(tmp_path):
 
 
 def test_folders_of_the_user_in_the_cache_folder_are_not_removed(tmp_path):
-    kept = [tmp_path / "decoded" / name / "1.png" for name in ("arrays/mine", "partial-mine")]
-    kept.append(tmp_path / "decoded" / "indexes" / "mine.json")
+    kept = [tmp_path / "decoded" / name / "1.png" for name in ("mine", "16-stretch")]
     for file in kept:
         file.parent.mkdir(parents=True)
         file.touch()
@@ -53,9 +52,19 @@ def test_folders_of_the_user_in_the_cache_folder_are_not_removed(tmp_path):
 
 def test_entries_that_are_being_written_are_not_removed(tmp_path, phantoms):
     decoded = fill_cache(tmp_path, phantoms)
-    with FileLock(tmp_path / "decoded" / "locks" / f"{decoded.path.parent.name}.lock"):
+    with FileLock(tmp_path / "decoded" / "locks" / f"{decoded.path.parent.parent.name}.lock"):
         clear_cache(tmp_path)
     assert decoded.path.exists()
+
+
+def test_images_that_are_in_use_are_not_removed(tmp_path, phantoms):
+    decoded = fill_cache(tmp_path, phantoms)
+    images = decoded.open()
+    clear_cache(tmp_path)
+    assert decoded.path.exists()
+    del images
+    clear_cache(tmp_path)
+    assert not decoded.path.exists()
 
 
 def test_an_empty_cache_has_no_entries(tmp_path):

@@ -11,7 +11,7 @@ from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.dataset import load_dataset
 from automl_cxr.data.inspection import inspect_data
 from automl_cxr.data.split import PARTS, fold_dataset, split_dataset
-from automl_cxr.data_audit import audit_dataset
+from automl_cxr.data_audit.audit import audit_dataset
 from automl_cxr.errors import DataError, UnknownNameError
 
 WriteFolders = Callable[..., Path]

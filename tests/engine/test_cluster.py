@@ -185,6 +185,10 @@ class Summing:
     def inputs(self):
         return (self.images,)
 
+    def as_one_file(self, path):
+        """Return the file in an input that contains its path."""
+        return Path(path.read_text())
+
     def reading(self, places):
         return dataclasses.replace(self, images=places.get(self.images, self.images))
 
@@ -194,7 +198,8 @@ class Summing:
             while len(list(self.meeting.iterdir())) < 2:
                 time.sleep(0.05)
         yield Report(1, 0.5, facts={"read": str(self.images)})
-        return {"sum": int(np.load(self.images, mmap_mode="r").sum())}
+        images = self.images if self.images.suffix == ".npy" else self.as_one_file(self.images)
+        return {"sum": int(np.load(images, mmap_mode="r").sum())}
 
 
 @pytest.mark.long
@@ -204,6 +209,7 @@ def test_images_are_transferred_to_a_machine_without_them(cluster, tmp_path, mon
     hidden.mkdir()
     images = np.random.default_rng(0).integers(0, 255, (50, 64, 64), dtype=np.uint8)
     np.save(hidden / "images.npy", images)
+    (hidden / "images.txt").write_text(str(hidden / "images.npy"))
     monkeypatch.setattr("automl_cxr.engine.file_transfer._BLOCK", 100_000)  # three blocks
     command = Path(sys.executable).with_name("ray")
     start = f"mount -t tmpfs none {hidden} && exec {command} start --address={cluster.address} --num-cpus=1 --block"
@@ -215,7 +221,7 @@ def test_images_are_transferred_to_a_machine_without_them(cluster, tmp_path, mon
         command = ["unshare", "-m", "sh", "-c", start]
         nodes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
 
-    objective, timer = Summing(hidden / "images.npy"), threading.Timer(5, start_node)
+    objective, timer = Summing(hidden / "images.txt"), threading.Timer(5, start_node)
     try:
         if joins_during_the_search:
             cluster.add_node(num_cpus=1, object_store_memory=STORE)  # for one of two trials that wait for each other

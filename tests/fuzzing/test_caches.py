@@ -57,17 +57,17 @@ def few_phantoms(tmp_path_factory):
 
 
 @settings(max_examples=settings.default.max_examples // 3)
-@given(st.data())
-def test_damaged_indexes_of_decoded_images_are_written_again(tmp_path, few_phantoms, data):
+@given(st.sampled_from(["files.index", "unreadable.lines", "selections/*.npz"]), st.data())
+def test_damaged_indexes_of_decoded_images_are_written_again(tmp_path, few_phantoms, pattern, data):
     ids = sorted(path.relative_to(few_phantoms).as_posix() for path in few_phantoms.rglob("*.png"))
     shutil.rmtree(tmp_path)
-    pixels = np.load(decode_dataset(few_phantoms, ids, 16, folder=tmp_path).path)
-    for file in sorted((tmp_path / "decoded").rglob("*.json")):
-        damage(data, file)
+    pixels = decode_dataset(few_phantoms, [*ids, "missing.png"], 16, folder=tmp_path).open()[:]
+    (file,) = tmp_path.glob(f"decoded/*/{pattern}")
+    damage(data, file)
     list_cache_entries(tmp_path)
-    again = decode_dataset(few_phantoms, ids, 16, folder=tmp_path)
-    assert again.ids == tuple(ids)
-    assert np.array_equal(np.load(again.path), pixels)
+    again = decode_dataset(few_phantoms, [*ids, "missing.png"], 16, folder=tmp_path)
+    assert (again.ids, again.unreadable) == (tuple(ids), {"missing.png": "missing"})
+    assert np.array_equal(again.open()[:], pixels)
 
 
 @given(st.data())

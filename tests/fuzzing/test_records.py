@@ -10,7 +10,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from automl_cxr.config import TrialConfig
-from automl_cxr.data.audit.record import Audit, Duplicate, Lettering, SharedPatient, Shortcut, StatisticDifference
+from automl_cxr.data.audit.duplicate_results import Duplicate, SharedPatient
+from automl_cxr.data.audit.record import Audit
+from automl_cxr.data.audit.shortcut_results import Shortcut
+from automl_cxr.data.audit.statistic_results import Lettering, StatisticDifference
 from automl_cxr.engine.warm_start_view import WarmStartPoint
 from automl_cxr.ensemble.combiners import CalibratedCombiner, Stacking, WeightedAverage, combiner_from_record
 from automl_cxr.errors import StudyError

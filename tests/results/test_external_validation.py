@@ -234,7 +234,7 @@ class TestOwnImages:
             n_read[path] += 1
             return read(path)
 
-        for module in ("automl_cxr.data.cache", "automl_cxr.data.content_hashes"):
+        for module in ("automl_cxr.data.decoding_threads", "automl_cxr.data.content_hashes"):
             monkeypatch.setattr(f"{module}.read_image_file", count)
         clinic = shutil.copytree(hospital, data.parent / "clinic")
         shutil.copy(data / store.split.test[0], clinic / "normal" / "0.png")

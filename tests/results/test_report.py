@@ -10,7 +10,7 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from automl_cxr import api
-from automl_cxr.data.audit.record import Shortcut
+from automl_cxr.data.audit.shortcut_results import Shortcut
 from automl_cxr.errors import StudyError
 from automl_cxr.results.figures.search import plot_learning_curves
 from automl_cxr.results.html_page import Pictures

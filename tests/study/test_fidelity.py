@@ -7,6 +7,7 @@ import pytest
 
 from automl_cxr.config import TrialConfig
 from automl_cxr.data.downscaled import downscaled_images
+from automl_cxr.data.image_rows import open_images
 from automl_cxr.errors import ImpossibleModelError, StudyMismatchError, UnknownNameError, UsageError
 from automl_cxr.model.inference import load_model
 from automl_cxr.records import TrialState
@@ -119,7 +120,7 @@ def test_a_network_that_cannot_be_built_for_a_size_uses_the_next_size(prepare, t
 
 def test_downscaled_images_are_averages_and_computed_once(prepare):
     prepared = prepare(image_size=64)
-    images = np.load(prepared.images)
+    images = open_images(prepared.images)[:]
     assert downscaled_images(prepared.images, 64) == prepared.images
     path = downscaled_images(prepared.images, 32)
     downscaled = np.load(path)

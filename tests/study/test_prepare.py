@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 
+from automl_cxr.data.image_rows import open_images
 from automl_cxr.errors import DataError, StudyError, StudyMismatchError, UnknownNameError, UsageError
 from automl_cxr.records import SplitRecord
 from automl_cxr.results.report.text_format import images_without_patient
@@ -29,7 +30,7 @@ def test_a_prepared_study_has_its_split_and_spec_on_disk(prepare):
     assert (spec.image_size, spec.batch_size, spec.epochs, spec.seed) == (32, 32, 30, 4)
     assert StudySpec.from_json(spec.to_json()) == spec
     assert SplitRecord.from_json(split.to_json()) == split
-    images = np.load(prepared.images, mmap_mode="r")
+    images = open_images(prepared.images)
     assert images.shape == (len(split.train.images) + len(split.valid.images), 32, 32)
     assert not set(split.train.patients) & set(split.valid.patients)
 
@@ -49,7 +50,7 @@ def test_the_decoded_pixels_equal_those_of_the_files_in_order(prepare, phantoms)
 
     prepared = prepare()
     split = prepared.store.split
-    images = np.load(prepared.images, mmap_mode="r")
+    images = open_images(prepared.images)
     for row, image in enumerate((*split.train.images, *split.valid.images)):
         assert np.array_equal(images[row], fit_square(decode_image(phantoms / image), 32))
 
@@ -138,7 +139,7 @@ def test_unreadable_images_are_left_out_and_reported(prepare, phantoms, tmp_path
     assert not set(split.unreadable) & {*split.train.images, *split.valid.images}
     assert split.unreadable, "of three broken images at least one is not in the test part with this seed"
     assert any("cannot be read and are excluded" in note for note in prepared.notes)
-    assert len(np.load(prepared.images, mmap_mode="r")) == len(split.train.images) + len(split.valid.images)
+    assert len(open_images(prepared.images)) == len(split.train.images) + len(split.valid.images)
     assert not prepare(data=str(copy)).is_new
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from automl_cxr.config import TrialConfig
 from automl_cxr.data.feature_cache import FeatureCache
+from automl_cxr.data.image_rows import open_images
 from automl_cxr.errors import TrialError
 from automl_cxr.model.inference import load_model
 from automl_cxr.scoring.metrics import METRICS
@@ -124,7 +125,7 @@ def test_a_cross_validated_trial_writes_the_files_of_any_other(completed):
 
 def test_the_saved_model_is_the_mean_of_the_networks_of_the_folds(prepared, completed):
     model = load_model(str(completed.folder / "model.keras"))
-    pixels = np.load(prepared.images)
+    pixels = open_images(prepared.images)
     part = LabelledPart(pixels, np.arange(len(pixels)), np.zeros(len(pixels), int))
     networks = [model.get_layer(f"fold_{number}") for number in range(1, K + 1)]
     predictions = [predict_probabilities(network, part) for network in networks]

@@ -9,13 +9,16 @@ them under 15 changes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from automl_cxr.data.audit.hashes import find_candidates, hash_images
+from automl_cxr.data.audit.blocks import map_blocks
+from automl_cxr.data.audit.hashes import N_BITS, find_candidates, hash_images
 from automl_cxr.data.decode import fit_square
+from automl_cxr.data.image_rows import ImageArray
 
 MIN_CORRELATION = 0.82
 SMALLEST_SIDE = 64  # pixels at which pictures are compared; smaller ones have no fine structure
@@ -42,43 +45,74 @@ class Link:
     correlation: float
 
 
-def find_duplicates(images: np.ndarray, sizes: np.ndarray) -> list[Link]:
+def find_duplicates(
+    images: ImageArray, sizes: np.ndarray, *, on_progress: Callable[[int, int], None] | None = None
+) -> list[Link]:
     """Find pictures that occur more than once.
 
     Args:
-        images: Decoded pictures, uint8 (n, size, size).
+        images: Decoded pictures, uint8 (n, size, size). They are read once, by several threads.
         sizes: Their heights and widths on disk, (n, 2).
+        on_progress: Called in the calling thread with (pictures that were read, all pictures).
 
     Returns:
         Links in order of row: k - 1 links for k copies of a picture. For sizes below 64 pixels, identical pictures only.
     """
-    firsts, links = _link_identical(images, sizes)
-    if images.shape[1] < SMALLEST_SIDE:
+    n_compared = len(images) if images.shape[1] >= SMALLEST_SIDE else 0
+    digests: list[bytes] = []
+    small, bits = np.empty((n_compared, SMALLEST_SIDE, SMALLEST_SIDE), np.uint8), np.empty((n_compared, N_BITS), bool)
+    for block in map_blocks(partial(_summarise, images, sizes), len(images), on_progress=on_progress):
+        rows = slice(len(digests), len(digests) + len(block.digests))
+        small[rows], bits[rows] = block.small, block.bits
+        digests += block.digests
+    firsts, links = _link_identical(digests)
+    if not n_compared:
         return links
-    small = np.stack([fit_square(np.asarray(images[row]), SMALLEST_SIDE) for row in firsts])
+    if links:
+        small, bits = small[firsts], bits[firsts]
     links += [
         Link(row=firsts[other], of=firsts[one], kind="mirrored" if is_mirrored else "near", correlation=correlation)
-        for one, other, is_mirrored, correlation in _link_near(small)
+        for one, other, is_mirrored, correlation in _link_near(small, bits)
     ]
     return sorted(links, key=lambda link: (link.row, link.of))
 
 
-def _link_identical(images: np.ndarray, sizes: np.ndarray) -> tuple[list[int], list[Link]]:
+@dataclass(frozen=True)
+class _Block:
+    """What is compared of consecutive pictures: digests of content and size, 64-pixel pictures, and their perceptual hashes."""
+
+    digests: list[bytes]
+    small: np.ndarray
+    bits: np.ndarray
+
+
+def _summarise(images: ImageArray, sizes: np.ndarray, rows: slice) -> _Block:
+    block = np.ascontiguousarray(images[rows])
+    digests = [
+        hashlib.blake2b(image.tobytes() + size.tobytes(), digest_size=16).digest()
+        for image, size in zip(block, sizes[rows], strict=True)
+    ]
+    small = np.empty((0, SMALLEST_SIDE, SMALLEST_SIDE), np.uint8)
+    if block.shape[1] >= SMALLEST_SIDE:
+        small = np.stack([fit_square(image, SMALLEST_SIDE) for image in block])
+    return _Block(digests, small, hash_images(small))
+
+
+def _link_identical(digests: Sequence[bytes]) -> tuple[list[int], list[Link]]:
     """Return the first row of each distinct picture, and links from the other rows to it."""
     first_of: dict[bytes, int] = {}
     links = []
-    for row, (image, size) in enumerate(zip(images, sizes, strict=True)):
-        content = hashlib.blake2b(np.ascontiguousarray(image).tobytes() + size.tobytes(), digest_size=16).digest()
-        first = first_of.setdefault(content, row)
+    for row, digest in enumerate(digests):
+        first = first_of.setdefault(digest, row)
         if first != row:
             links.append(Link(row, first, "identical", 1.0))
     return list(first_of.values()), links
 
 
-def _link_near(small: np.ndarray) -> Iterator[tuple[int, int, bool, float]]:
+def _link_near(small: np.ndarray, bits: np.ndarray) -> Iterator[tuple[int, int, bool, float]]:
     groups = _Groups(len(small))
     tested = np.empty((0, 3), np.int64)
-    for candidates in _merge_batches(find_candidates(hash_images(small))):
+    for candidates in _merge_batches(find_candidates(bits)):
         new_pairs = [pair for pair in _exclude(candidates, tested).tolist() if not groups.are_linked(pair[0], pair[1])]
         for first in range(0, len(new_pairs), _BLOCK):
             block = np.array(new_pairs[first : first + _BLOCK], np.int64)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from automl_cxr.data.arrays import split_row
+from automl_cxr.data.audit.blocks import map_blocks
 from automl_cxr.data.decode import fit_square
 from automl_cxr.data.file_format import HEAD_BYTES, detect_format
+from automl_cxr.data.image_rows import ImageArray
 
 CORNERS = ("top_left", "top_right", "bottom_left", "bottom_right")
 FORMAT = "file_format"  # the only statistic that is text
@@ -23,17 +25,26 @@ _EDGE_SHARE = 0.05
 _LETTER_SHARE = 0.06  # of the side; wider structures are not letters
 _MIN_BRIGHTNESS_DIFFERENCE = 80  # grey levels between lettering and its surroundings
 _LETTERING_SHARE = 0.005  # share of a corner's pixels above which lettering is suspected
-_BLOCK = 1024  # images that are measured together
 
 
-def measure_image_statistics(root: Path, image_ids: Sequence[str], images: np.ndarray, sizes: np.ndarray) -> pd.DataFrame:
-    """Measure the statistics of decoded images, one row each.
+def measure_image_statistics(
+    root: Path,
+    image_ids: Sequence[str],
+    images: ImageArray,
+    sizes: np.ndarray,
+    *,
+    rows: np.ndarray | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """Measure the statistics of decoded images, one row each. Files and pixels are read by several threads.
 
     Args:
         root: Folder that the ids are relative to. Only the first bytes of the files are read.
         image_ids: Paths of the images or rows of arrays.
         images: uint8 (n, size, size), in the order of the ids.
         sizes: Height and width on disk, (n, 2).
+        rows: The images to measure, int (k,); by default all.
+        on_progress: Called in the calling thread with (images that were measured, all images to measure).
 
     Returns:
         Columns height, width, aspect_ratio (width over height), bytes_per_pixel (0 for a row of an array), file_format,
@@ -41,10 +52,21 @@ def measure_image_statistics(root: Path, image_ids: Sequence[str], images: np.nd
         side that are uniform), edge_brightness, and for each corner brightness_... and lettering_... (share of its pixels
         that are much brighter than their surroundings).
     """
+    rows = np.arange(len(images)) if rows is None else rows
+
+    def measure(block: slice) -> pd.DataFrame:
+        chosen = rows[block]
+        files = [_read_header(root / image_ids[row]) for row in chosen]
+        of_files = _describe_files(files, sizes[chosen])
+        return pd.concat([of_files, _measure_pixels(_downscaled(images[chosen]))], axis=1)
+
+    return pd.concat(map_blocks(measure, len(rows), on_progress=on_progress), ignore_index=True)
+
+
+def _describe_files(files: Sequence[tuple[str, int]], sizes: np.ndarray) -> pd.DataFrame:
     height, width = sizes.T.astype(np.float64)
-    files = [_read_header(root / image_id) for image_id in image_ids]
     n_bytes = np.array([size for _, size in files], np.float64)
-    file_statistics = pd.DataFrame(
+    return pd.DataFrame(
         {
             "height": height,
             "width": width,
@@ -53,8 +75,6 @@ def measure_image_statistics(root: Path, image_ids: Sequence[str], images: np.nd
             FORMAT: [name for name, _ in files],
         }
     )
-    blocks = [_measure_pixels(_downscaled(images[first : first + _BLOCK])) for first in range(0, len(images), _BLOCK)]
-    return pd.concat([file_statistics, pd.concat(blocks, ignore_index=True)], axis=1)
 
 
 def has_lettering(statistics: pd.DataFrame) -> pd.DataFrame:

@@ -5,7 +5,7 @@ import pytest
 
 from automl_cxr.data.audit.cleaning import clean_table
 from automl_cxr.data.dataset import load_dataset
-from automl_cxr.data_audit import audit_dataset
+from automl_cxr.data_audit.audit import audit_dataset
 from automl_cxr.errors import UsageError
 
 

@@ -8,7 +8,7 @@ import automl_cxr
 from automl_cxr.data.audit.record import Audit
 from automl_cxr.data.dataset import load_dataset
 from automl_cxr.data.phantoms import draw_phantoms
-from automl_cxr.data_audit import audit_dataset
+from automl_cxr.data_audit.audit import audit_dataset
 from automl_cxr.results.audit_page import audit_sections
 from automl_cxr.results.html_page import Pictures, render_page
 
@@ -79,6 +79,23 @@ def write_pictures(tmp_path):
         return tmp_path
 
     return write
+
+
+def test_statistics_of_many_images_are_those_of_a_sample(marked):
+    copies = [marked / "effusion" / name for name in ("copy1.png", "copy2.png")]
+    first = min((marked / "effusion").glob("*.png"))
+    for copy in copies:
+        copy.write_bytes(first.read_bytes())
+    dataset, progress = load_dataset(marked), []
+    audit = audit_dataset(dataset, max_measured=60, on_progress=lambda *counts: progress.append(counts))
+    for copy in copies:
+        copy.unlink()
+    assert any("a random sample of 60 of 152 images" in note for note in audit.notes)
+    assert sum(sum(counts.values()) for counts in audit.formats.values()) == 60
+    assert sum(audit.n_images) == 152
+    assert audit.shortcut.is_warning
+    assert len(audit.found_duplicates) == 2
+    assert {(152, 152), (60, 60)} <= set(progress)
 
 
 @pytest.mark.slow

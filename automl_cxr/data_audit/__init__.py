@@ -1,0 +1,1 @@
+"""The audit of a data set: duplicates, leaks between parts, and non-anatomical differences between classes."""

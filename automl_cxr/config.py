@@ -652,7 +652,7 @@ class TrialConfig:
         _any_value,
         "optimizer",
         "Whether learning_rate and fine_tune_rate are meant for Adam with 32 images per step. They are then multiplied by a "
-        "factor of the optimizer (adam and adamw 1, rmsprop 0.3, sgd 10, adadelta 300) and by the square root of batch_size / "
+        "factor of the optimizer (adam, adamw and rmsprop 1, sgd 10, adadelta 300) and by the square root of batch_size / "
         "32 (for sgd, by batch_size / 32), so that one range suits all optimizers and batch sizes.",
     )
     warmup: float = _hyperparameter(

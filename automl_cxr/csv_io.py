@@ -123,7 +123,10 @@ def read_lines(path: Path) -> list[Row]:
 
 
 def format_rows(rows: Iterable[Sequence[object]]) -> str:
-    r"""Return rows as CSV text from which ``read_rows`` reads the same strings. Lines end in ``\n``."""
+    r"""Return rows as CSV text from which ``read_rows`` reads the same strings. Lines end in ``\n``.
+
+    The names in the first row must contain no separator except the comma; otherwise another separator may be found in them.
+    """
     line = io.StringIO(newline="")
     writer = csv.writer(line, lineterminator="\r\n")  # so that the writer quotes fields that contain either character
     lines = []

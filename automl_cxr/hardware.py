@@ -6,6 +6,7 @@ import contextlib
 import os
 import platform
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -74,3 +75,21 @@ def nvidia_gpus() -> list[str]:
             found = re.search(r"^Model:\s*(.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
             models.append(found[1].strip() if found else "unknown")
     return models
+
+
+def nvidia_memory_bytes(number: str | None = None) -> list[int]:
+    """Return the memory of each NVIDIA GPU in bytes, from its driver; an empty list if there is none or it is unknown.
+
+    Keras has no function for it, and each of its backends has a different one.
+
+    Args:
+        number: Number or identifier of one GPU. [default: all GPUs]
+    """
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        output = subprocess.run(  # noqa: S603 - a fixed program
+            command if number is None else [*command, f"--id={number}"], capture_output=True, text=True, timeout=30, check=True
+        ).stdout
+        return [int(line) * 2**20 for line in output.split()]
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return []

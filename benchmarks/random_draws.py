@@ -164,7 +164,7 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=72, help="height and width of images, in pixels; fused needs 67")
     parser.add_argument("--batch-size", type=int, default=32, help="images per gradient step")
     parser.add_argument("--epochs", type=int, default=10, help="epochs of each draw")
-    parser.add_argument("--draws", type=int, default=40, help="number of random points of each space")
+    parser.add_argument("--draws", type=int, default=40, help="number of random points of each space, at least 1")
     parser.add_argument("--seed", type=int, default=0, help="seed of the points")
     parser.add_argument("--above", type=float, default=0.5, help="macro-F1 that is clearly above chance")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="fix a hyperparameter in all draws")

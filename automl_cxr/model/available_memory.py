@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import functools
 import os
-import subprocess
 from pathlib import Path
 
-from automl_cxr.hardware import MEMORY_LIMIT
+from automl_cxr.hardware import MEMORY_LIMIT, nvidia_memory_bytes
 from automl_cxr.model.devices import has_gpu, n_assigned_gpus
 
 
@@ -26,17 +25,9 @@ def available_memory_bytes() -> int | None:
 
 @functools.cache
 def _gpu_memory() -> int | None:
-    """Return the memory of the first visible NVIDIA GPU, from its driver.
-
-    Keras has no function for it, and each of its backends has a different one.
-    """
+    """Return the memory of the first visible NVIDIA GPU."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0] or "0"
-    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits", f"--id={visible}"]
-    try:
-        output = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout  # noqa: S603
-        return int(output.split()[0]) * 2**20
-    except (OSError, ValueError, IndexError, subprocess.SubprocessError):
-        return None
+    return next(iter(nvidia_memory_bytes(visible)), None)
 
 
 def _host_memory() -> int | None:

@@ -395,6 +395,7 @@ class SearchOptions(OptionSet):
         high=4096,
         setting="batch_size",
         default=32,
+        default_text="32; up to 128 on GPUs with enough memory, for spaces with scaled_rate and 50 steps per epoch",
     )
     views: int | None = option_field(
         "Augmented views of each image that are drawn once, so that the features of frozen layers can be cached; each epoch "

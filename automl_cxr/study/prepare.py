@@ -17,6 +17,7 @@ from automl_cxr.records import SplitRecord
 from automl_cxr.scoring.objectives import direction_of
 from automl_cxr.storage.passwords import command_without_passwords
 from automl_cxr.study.automatic_settings import DEFAULT_IMAGE_SIZE
+from automl_cxr.study.batch_size import choose_batch_size
 from automl_cxr.study.budget import trial_deadline
 from automl_cxr.study.budget_plan import SHORTEST_SECONDS, BudgetPlan, StepTimes, plan_budget
 from automl_cxr.study.data_preparation import (
@@ -124,6 +125,7 @@ def prepare_study(
         settings = {**settings, "image_size": settings["image_size"] or choose_automatic_size(dataset, notes)}
         if existing is None:  # studies of earlier versions, which had no such check, can be continued
             space = fit_space_to_data(space, options, settings, len(dataset.classes), notes)
+            settings = _with_batch_size(space, settings, dataset, options, notes)
         is_planned = existing is None and options.seconds is not None and options.seconds >= SHORTEST_SECONDS
         with _begin_measuring(space, settings, dataset, options) if is_planned else nullcontext() as step_times:
             images = load_images(dataset, settings, notes, on_progress)
@@ -173,6 +175,25 @@ def prepare_study(
         enqueue_portfolio(store)
         planned_seconds = {} if plan_of_time is None else plan_of_time.seconds
         return PreparedStudy(store, decoded.path, weights_folder, tuple(notes), is_new=True, planned_seconds=planned_seconds)
+
+
+def _with_batch_size(
+    space: ChosenSpace, settings: dict[str, Any], dataset: Dataset, options: SearchOptions, notes: list[str]
+) -> dict[str, Any]:
+    """Return settings with the batch size for the GPUs of this machine, if the user did not choose one; add a note."""
+    if options.batch_size is not None:
+        return settings
+    fixed_space = parse_space(space.toml, name=space.name).fix(settings["fixed"])
+    chosen = choose_batch_size(
+        fixed_space,
+        settings,
+        n_classes=len(dataset.classes),
+        n_images=len(dataset.table),
+        gpus_per_trial=options.gpus_per_trial,
+    )
+    if chosen != settings["batch_size"]:
+        notes.append(f"{chosen} images per gradient step, which fit into the memory of the GPU; --batch-size changes it.")
+    return {**settings, "batch_size": chosen}
 
 
 def _begin_measuring(space: ChosenSpace, settings: Mapping[str, Any], dataset: Dataset, options: SearchOptions) -> StepTimes:

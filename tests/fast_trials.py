@@ -241,3 +241,11 @@ def hyperband_search() -> Callable[..., None]:
         assert listener.storage_errors == []
 
     return search
+
+
+def write_images(folder: Path) -> Path:
+    """Write a file of decoded images for a search whose trials read no images."""
+    path = folder / "images.npy"
+    if not path.exists():
+        np.save(path, np.zeros((1, 16, 16), np.uint8))
+    return path

@@ -42,9 +42,11 @@ class Unreliable(StorageProxy):
 
 
 def search(store, *, trials, listener, quick_objective, **settings):
+    from tests.fast_trials import write_images
+
     run_search(
         store,
-        store.folder / "unused",
+        write_images(store.folder),
         weights_folder=None,
         sampler="random",
         budget=Budget(n_trials=trials, seconds=None, keep_models=3),

@@ -81,7 +81,7 @@ SCRIPT = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, {folder!r})
-from fast_trials import QuickObjective, RecordingListener
+from fast_trials import QuickObjective, RecordingListener, write_images
 from automl_cxr.engine.inline_execution import run_inline
 from automl_cxr.study.heartbeat import HeartbeatSettings
 from automl_cxr.study.budget import Budget
@@ -95,7 +95,7 @@ def wait(proposal, epoch):
         time.sleep({pause})
 listener = RecordingListener()
 run_search(
-    store, Path("unused.npy"), weights_folder=None, sampler="tpe", listener=listener,
+    store, write_images(runs), weights_folder=None, sampler="tpe", listener=listener,
     budget=Budget(n_trials={trials}, seconds=None, keep_models=99),
     execute=lambda objective, proposer: run_inline(QuickObjective(objective, between_epochs=wait), proposer),
     heartbeat_settings=HeartbeatSettings(

@@ -142,7 +142,7 @@ SCRIPT = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, {folder!r})
-from fast_trials import QuickObjective, RecordingListener
+from fast_trials import QuickObjective, RecordingListener, write_images
 from automl_cxr.engine.inline_execution import run_inline
 from automl_cxr.study.budget import Budget
 from automl_cxr.study.runner import run_search
@@ -156,7 +156,7 @@ def execute(objective, proposer):
     run_inline(QuickObjective(objective, between_epochs=wait), proposer)
 budget = Budget(n_trials={trials}, seconds=None, keep_models=3)
 run_search(
-    store, Path("unused.npy"), weights_folder=None, sampler="tpe", budget=budget, execute=execute, listener=RecordingListener()
+    store, write_images(runs), weights_folder=None, sampler="tpe", budget=budget, execute=execute, listener=RecordingListener()
 )
 """
 

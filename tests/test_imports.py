@@ -23,7 +23,7 @@ LAYERS = (
     {"training"},
     {"study"},
     {"splicing"},
-    {"results"},
+    {"results", "tracking"},
     {"api"},
     {"cli"},
 )
@@ -57,6 +57,9 @@ IMPORTING_MODULES = {
         "results/importance.py",
         "results/dashboard/",
     ),
+    "mlflow": ("tracking/mlflow_tracker.py",),
+    "wandb": ("tracking/wandb_tracker.py",),
+    "tensorboardX": ("tracking/tensorboard_tracker.py",),
     "keras_tuner": ("engine/kerastuner_proposer.py",),
     "optuna_dashboard": ("results/dashboard/",),
     "deap": ("ensemble/genetic.py",),

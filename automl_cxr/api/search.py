@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, TextIO
@@ -20,6 +20,7 @@ from automl_cxr.study.options import DEFAULT_TRIALS, SearchOptions
 from automl_cxr.study.prepare import PreparedStudy, prepare_study
 from automl_cxr.study.progress import SearchProgress
 from automl_cxr.study.runner import Execute, run_search
+from automl_cxr.tracking.mirror import MirroringListener, TrialMirror
 
 
 @document_options(SearchOptions)
@@ -67,9 +68,15 @@ def search(  # noqa: D417 - the keywords are the options
     budget = _budget_of(given, sampler)
     batch_trials = given.batch_trials or default_batch_trials(sampler, n_trials=budget.n_trials)
     execute = partial(execute, seconds_per_trial=given.trial_seconds, batch_trials=batch_trials)
-    run_prepared(prepared, budget, execute, sampler=sampler, command=command, stream=stream, started=started)
+    run_prepared(
+        prepared, budget, execute, sampler=sampler, command=command, stream=stream, started=started, track=_targets(given.track)
+    )
     recommend(prepared.store)
     return Study(prepared.store)
+
+
+def _targets(track: str | Sequence[str] | None) -> Sequence[str]:
+    return [track] if isinstance(track, str) else track or ()
 
 
 def _budget_of(options: SearchOptions, sampler: str) -> Budget:
@@ -94,6 +101,7 @@ def run_prepared(
     command: str,
     stream: TextIO | None,
     started: float | None = None,
+    track: Sequence[str] = (),
 ) -> None:
     """Search a prepared study and report the progress.
 
@@ -105,26 +113,32 @@ def run_prepared(
         command: Command line, for the record.
         stream: Text stream that receives the progress. [default: stderr]
         started: ``time.monotonic()`` from which the wall time of the budget counts. [default: now]
+        track: Experiment trackers to which finished trials are sent.
 
     Raises:
         StudyError: Every trial failed, or the record cannot be written.
+        UnknownNameError: There is no such tracker.
+        UsageError: The library of a tracker is not installed.
     """
     started = time.monotonic() if started is None else started
     deadline = None if budget.seconds is None else trial_deadline(budget.seconds, started)
     with SearchProgress(prepared.store, budget, stream=stream, deadline=deadline) as progress:
         progress.print_study(prepared)
-        run_search(
-            prepared.store,
-            prepared.images,
-            weights_folder=prepared.weights_folder,
-            sampler=sampler or prepared.store.spec.sampler,
-            budget=budget,
-            execute=execute,
-            listener=progress,
-            command=command,
-            deadline=deadline,
-            planned_seconds=prepared.planned_seconds,
-        )
+        with TrialMirror(prepared.store, track) as mirror:
+            run_search(
+                prepared.store,
+                prepared.images,
+                weights_folder=prepared.weights_folder,
+                sampler=sampler or prepared.store.spec.sampler,
+                budget=budget,
+                execute=execute,
+                listener=MirroringListener(progress, mirror),
+                command=command,
+                deadline=deadline,
+                planned_seconds=prepared.planned_seconds,
+            )
+        for sentence in mirror.describe():
+            progress.print_note(sentence)
 
 
 def bind_executor(name: str, ray_resources: Mapping[str, Any] | None = None) -> Callable[..., None]:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from automl_cxr.api.recommended import Recommended
-from automl_cxr.errors import UsageError
+from automl_cxr.errors import StudyError, UsageError
 from automl_cxr.records import TrialRecord
 from automl_cxr.results import ensembles
 from automl_cxr.results.abstention import DEFAULT_COVERAGE, with_set_coverage
@@ -43,6 +43,7 @@ from automl_cxr.study.data_preparation import OnProgress
 from automl_cxr.study.provenance import SearchEntry
 from automl_cxr.study.store import StudyStore
 from automl_cxr.study.trial_counts import TrialCounts, count_trials
+from automl_cxr.tracking.mirror import mirror_study
 
 
 class Study:
@@ -201,6 +202,26 @@ class Study:
             StudyError: No trial is finished.
         """
         return write_checklist(self._store, Path(out), name=name, data=data)
+
+    def track(self, targets: str | Sequence[str]) -> list[str]:
+        """Send the finished trials to experiment trackers that lack them.
+
+        Args:
+            targets: mlflow:URI, wandb:PROJECT or tensorboard:FOLDER, or several of these.
+
+        Returns:
+            A sentence for each tracker.
+
+        Raises:
+            UnknownNameError: There is no such tracker.
+            UsageError: The library of a tracker is not installed.
+            StudyError: A trial could not be sent.
+        """
+        destinations = mirror_study(self._store, [targets] if isinstance(targets, str) else targets)
+        sentences = [destination.describe(len(destination.failures)) for destination in destinations]
+        if any(destination.failures for destination in destinations):
+            raise StudyError(" ".join(sentences) + " Correct the target, or start its server, and send the trials again.")
+        return sentences
 
     def details(self) -> study_info.StudyDetails:
         """Return the settings, images, trials, searches and files of the study; see ``study.study_info.StudyDetails``."""

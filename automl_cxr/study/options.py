@@ -487,6 +487,14 @@ class SearchOptions(OptionSet):
         low=1,
         default_text="limited by the cores, GPUs and memory",
     )
+    track: str | Sequence[str] | None = option_field(
+        "Experiment tracker to which finished trials are sent as well: mlflow:URI, wandb:PROJECT or tensorboard:FOLDER. It "
+        "neither slows nor stops the search; `automl-cxr track` sends what it lacks.",
+        Section.EXECUTION,
+        metavar="TARGET",
+        is_repeatable=True,
+        default_text="none",
+    )
     batch_trials: int | None = option_field(
         "Maximum number of cheap trials, such as heads on frozen features, that are trained together as one batch; 1 trains "
         "each trial separately.",

@@ -71,6 +71,10 @@ class SearchProgress:
         for note in prepared.notes:
             self._print(note)
 
+    def print_note(self, text: str) -> None:
+        """Print a sentence on a line of its own."""
+        self._print(text)
+
     def _print(self, text: str) -> None:
         self._console.print(printable_line(text), markup=False, soft_wrap=True)
 

@@ -1,0 +1,1 @@
+"""Mirrors finished trials of a study to MLflow, Weights & Biases or TensorBoard."""

@@ -39,12 +39,24 @@ _STARTUP = 8  # random trials before a model is fitted; Optuna's default of 10 i
 _POPULATION = 16  # population size; with Optuna's default of 50, the first 50 trials are random
 
 
-def first_rung(epochs: int) -> int:
-    """Return the epoch of the first rung: a ninth of all epochs, so that two rungs with factor 3 follow.
+_FEWEST_EPOCHS = 2  # before a trial may be stopped: validation scores after the first epoch are mostly noise
 
-    It is never epoch 1, after which validation scores are mostly noise.
+
+def first_rung(epochs: int) -> int:
+    """Return the epoch at which ``asha`` first compares trials: a third of all epochs.
+
+    The curves of different configurations cross in the first epochs. On recorded curves of heads, a first comparison after a
+    ninth of the epochs finds worse configurations than random search; on LCBench both are equal (``benchmarks/README.md``).
     """
-    return max(2, epochs // REDUCTION**2)
+    return max(_FEWEST_EPOCHS, epochs // REDUCTION)
+
+
+def shortest_trial(epochs: int) -> int:
+    """Return the epoch at which ``hyperband`` and ``median`` first stop trials: a ninth of all epochs.
+
+    Hyperband has further brackets, in which trials are stopped later.
+    """
+    return max(_FEWEST_EPOCHS, epochs // REDUCTION**2)
 
 
 class _CmaEs(optuna.samplers.CmaEsSampler):
@@ -133,9 +145,9 @@ LEARNING_SAMPLERS = ("tpe", "gp")
 PRUNERS: Mapping[str, Callable[[int], optuna.pruners.BasePruner]] = {
     "asha": lambda epochs: SuccessiveHalving(first_rung(epochs)),
     "hyperband": lambda epochs: optuna.pruners.HyperbandPruner(
-        min_resource=min(epochs, first_rung(epochs)), max_resource=epochs, reduction_factor=REDUCTION
+        min_resource=min(epochs, shortest_trial(epochs)), max_resource=epochs, reduction_factor=REDUCTION
     ),
-    "median": lambda epochs: optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=first_rung(epochs)),
+    "median": lambda epochs: optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=shortest_trial(epochs)),
     "none": lambda _: optuna.pruners.NopPruner(),
 }
 """Functions that create the pruners, by name, from the maximum number of epochs; ``FOLD_PRUNERS`` are those for folds.

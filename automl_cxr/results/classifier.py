@@ -19,6 +19,7 @@ from automl_cxr.io import sha256_of_file
 from automl_cxr.prefetch import Prefetched
 from automl_cxr.results.recommendation_record import Recommendation, load_recommendation
 from automl_cxr.results.study_data import load_trial_config
+from automl_cxr.scoring.operating_points import OperatingPoint, point_from_record
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.study.source_overlap import source_warnings
 from automl_cxr.study.store import PREDICTIONS_FILE, StudyStore
@@ -74,6 +75,7 @@ class Classifier:
         notes: Messages for the user about the choice of the classifier.
         thresholds: For findings, the probability from which each counts as present, chosen on the images of ``predictions``;
             None for classes.
+        operating_points: Thresholds that were chosen for stated aims; those of findings are also in ``thresholds``.
     """
 
     name: str
@@ -88,6 +90,7 @@ class Classifier:
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     thresholds: tuple[float, ...] | None = None
+    operating_points: tuple[OperatingPoint, ...] = ()
 
     @property
     def is_multilabel(self) -> bool:
@@ -344,13 +347,25 @@ def load_ensemble(folder: Path) -> Classifier:
         warnings = tuple(map(str, record.get("warnings", ())))
         mirrored = record.get("mirrored", False) is True
         thresholds = _read_thresholds(record, len(classes))
+        points = tuple(map(point_from_record, record.get("operating_points", ())))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{folder} is not an ensemble folder ({error}). Create one with `automl-cxr ensemble build`."
         ) from error
     name, predictions = f"ensemble {folder.resolve().name}", folder / PREDICTIONS_FILE
     return Classifier(
-        name, study, split_digest, members, rule, classes, predictions, folder, mirrored, warnings, thresholds=thresholds
+        name,
+        study,
+        split_digest,
+        members,
+        rule,
+        classes,
+        predictions,
+        folder,
+        mirrored,
+        warnings,
+        thresholds=thresholds,
+        operating_points=points,
     )
 
 

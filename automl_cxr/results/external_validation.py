@@ -22,6 +22,7 @@ from automl_cxr.results.external_predictions import (
 )
 from automl_cxr.results.external_sites import ExternalSite
 from automl_cxr.results.finding_scores import score_findings
+from automl_cxr.results.operating_scores import with_operating_scores
 from automl_cxr.scoring.confusion import confusion_matrix
 from automl_cxr.scoring.finding_labels import count_labels
 from automl_cxr.scoring.intervals import N_RESAMPLES, intervals_of, named_metric
@@ -177,7 +178,7 @@ def evaluate_site(
     predictions = predict_classifier(classifier, decoded, on_progress=on_progress)
     if predictions.is_multilabel:
         found = score_findings(predictions, seed=store.spec.seed, n_resamples=n_resamples)
-        return Evaluation(
+        evaluation = Evaluation(
             classifier=classifier.name,
             part="external",
             predictions=predictions,
@@ -190,6 +191,7 @@ def evaluate_site(
             site=site.name,
             notes=(*site.notes, *found.notes),
         )
+        return with_operating_scores(evaluation, classifier)
     labels, probabilities, normal_class = predictions.labels, predictions.probabilities, store.spec.normal_index
     present = np.unique(labels).tolist()
     defined = metrics_for(predictions.classes, normal_class=normal_class, present=present)
@@ -211,7 +213,7 @@ def evaluate_site(
     )
     per_class["images"] = counts.sum(axis=1)
     columns = pd.Index(predictions.classes, name="predicted")
-    return Evaluation(
+    evaluation = Evaluation(
         classifier=classifier.name,
         part="external",
         predictions=predictions,
@@ -225,3 +227,4 @@ def evaluate_site(
         notes=site.notes,
         normal_class=normal_class,
     )
+    return with_operating_scores(evaluation, classifier)

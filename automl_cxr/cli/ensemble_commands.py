@@ -229,6 +229,8 @@ def _as_json(built: BuiltEnsemble) -> dict[str, Any]:
 def _print_ensemble(built: BuiltEnsemble) -> None:
     import pandas as pd
 
+    from automl_cxr.results.operating_scores import operating_points_table
+
     found = built.combination
     metric = found.objective.name
     for note in built.notes:
@@ -241,7 +243,9 @@ def _print_ensemble(built: BuiltEnsemble) -> None:
     print_line(found.verdict())
     print_line(_calibration_line(found))
     if found.operating_points:
-        print_table(pd.DataFrame([point.to_record() for point in found.operating_points]), title="operating points")
+        kind, where = found.predictions.kind, "out of fold" if found.comparison else "on the fitted images"
+        table = operating_points_table([point.to_record() for point in found.operating_points], kind)
+        print_table(table, title=f"operating points, {where}")
     print_line(f"ensemble: {built.folder}")
     if built.recommended != built.method:
         print_line(f"recommended: --method {built.recommended}")

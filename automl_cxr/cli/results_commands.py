@@ -230,7 +230,7 @@ def predict(
     """Classify image files and all images in folders, with the recommended classifier of a study or an ensemble.
 
     If images may have several findings, the table has a probability and a decision (1 or 0, by the threshold of the classifier)
-    for each finding.
+    for each finding. An ensemble with operating points has a decision for each of their classes.
 
     With --abstain, the table also has the conformal set of each image and the decision, which is empty where the classifier
     abstains.

@@ -14,7 +14,7 @@ import numpy as np
 from automl_cxr.data.decode import DEFAULT_FIT, check_fit, decode_image_in_pool, decoder_warnings_off, fit_square
 from automl_cxr.ensemble.combiner_protocol import Combiner
 from automl_cxr.ensemble.combiners import WeightedAverage, combiner_from_record
-from automl_cxr.errors import DataError, StudyError, UnknownNameError, UnreadableImageError
+from automl_cxr.errors import DataError, StudyError, UnknownNameError, UnreadableImageError, UsageError
 from automl_cxr.io import sha256_of_file
 from automl_cxr.prefetch import Prefetched
 from automl_cxr.results.recommendation_record import Recommendation, load_recommendation
@@ -102,8 +102,24 @@ class Classifier:
         """The thresholds as float64 (n_classes,); None for classes."""
         return None if self.thresholds is None else np.array(self.thresholds, np.float64)
 
+    @property
+    def decision_thresholds(self) -> dict[str, float]:
+        """The threshold of each class or finding that is decided: all findings, or the classes with an operating point."""
+        if self.thresholds is not None:
+            return dict(zip(self.classes, self.thresholds, strict=True))
+        return {point.name: point.threshold for point in self.operating_points}
+
     def with_mirrored_view(self) -> Classifier:
-        """Return the same classifier with probabilities that are averaged over an image and its mirror image."""
+        """Return the same classifier with probabilities that are averaged over an image and its mirror image.
+
+        Raises:
+            UsageError: It has operating points, which were chosen for the probabilities of the images alone.
+        """
+        if self.operating_points and not self.mirrored:
+            raise UsageError(
+                f"The operating points of {self.name} were chosen for the images alone; received --mirrored. Omit it, or build "
+                "an ensemble without --operating-point."
+            )
         return self if self.mirrored else replace(self, name=f"{self.name}, mirrored view averaged", mirrored=True)
 
     def predict(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -53,14 +53,13 @@ def score_operating_points(points: Sequence[OperatingPoint], predictions: Predic
         predictions: Predictions of the classifier for which the thresholds were chosen.
         place: Description of the images, for warnings.
     """
-    kind = "finding" if predictions.is_multilabel else "class"
     rows, warnings = [], []
     for point in points:
         outcome = outcome_of(predictions, predictions.classes.index(point.name))
         row = _score(outcome, point.threshold)
         n_positive = int(outcome.is_positive.sum())
         counts = {"positive": n_positive, "negative": len(outcome.is_positive) - n_positive}
-        rows.append({kind: point.name, "aim": point.aim, "threshold": point.threshold, **counts, **row})
+        rows.append({predictions.kind: point.name, "aim": point.aim, "threshold": point.threshold, **counts, **row})
         warnings += _missed_aim(point, row, place)
     return OperatingScores(pd.DataFrame(rows), tuple(warnings))
 
@@ -91,3 +90,29 @@ def _missed_aim(point: OperatingPoint, row: dict[str, float], place: str) -> lis
         f"{high:.3f}) instead of at least {aim.value:g}."
     )
     return [sentence]
+
+
+def operating_points_table(records: Sequence[Mapping[str, Any]], kind: str) -> pd.DataFrame:
+    """Return the operating points of an ensemble as a table for people.
+
+    Args:
+        records: Records of operating points (``OperatingPoint.to_record``).
+        kind: Name of the first column, "class" or "finding".
+    """
+    return pd.DataFrame(
+        [
+            {
+                kind: point["name"],
+                "aim": point["aim"],
+                "confidence": f"{point['confidence']:.0%}" if point["confidence"] else "no margin",
+                "threshold": point["threshold"],
+                "sensitivity": point["sensitivity"],
+                "specificity": point["specificity"],
+                "positive": point["n_positive"],
+                "of patients": point["n_positive_patients"],
+                "negative": point["n_negative"],
+                "patients": point["n_negative_patients"],
+            }
+            for point in records
+        ]
+    )

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from automl_cxr.scoring.aims import BOUNDED, Request
-from automl_cxr.scoring.clustered_errors import share_interval
+from automl_cxr.scoring.clustered_errors import exact_share_interval
 from automl_cxr.scoring.operating_points import OperatingPoint
 from automl_cxr.scoring.outcomes import Outcome, outcome_of
 from automl_cxr.scoring.predictions import Predictions
@@ -74,7 +74,7 @@ def _score(outcome: Outcome, threshold: float) -> dict[str, float]:
     }
     row: dict[str, float] = {}
     for name, (is_counted, rows) in shares.items():
-        interval = share_interval(is_counted[rows], patients[rows].tolist())
+        interval = exact_share_interval(is_counted[rows], patients[rows].tolist())
         row[name] = float(is_counted[rows].mean()) if rows.any() else math.nan
         row |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
     return row

@@ -22,9 +22,9 @@ import numpy as np
 
 from automl_cxr.errors import UsageError
 from automl_cxr.scoring.aims import DEFAULT_CONFIDENCE, GUARANTEED, Aim, Request, assign_aims
+from automl_cxr.scoring.clustered_errors import smallest_effective_number
 from automl_cxr.scoring.outcomes import Outcome, outcome_of
 from automl_cxr.scoring.predictions import Predictions
-from automl_cxr.scoring.resampling import number_patients
 from automl_cxr.scoring.sorted_scores import sort_scores
 
 
@@ -198,7 +198,7 @@ def _candidates(outcome: Outcome) -> _Candidates:
 def _guaranteed(outcome: Outcome, found: _Candidates, aim: Aim, confidence: float) -> int:
     """Return the highest threshold whose bound of the sensitivity reaches the aim, or the lowest one for the specificity."""
     is_counted = outcome.is_positive if aim.kind == "sensitivity" else ~outcome.is_positive
-    n_effective = effective_number(np.asarray(outcome.patients)[is_counted].tolist())
+    n_effective = smallest_effective_number(np.asarray(outcome.patients)[is_counted].tolist())
     reached = np.flatnonzero(_is_bounded(found.values(aim.kind), n_effective, aim.value, confidence))
     if not reached.size:
         kind, largest = ("with" if aim.kind == "sensitivity" else "without"), (1 - confidence) ** (1 / n_effective)
@@ -210,12 +210,6 @@ def _guaranteed(outcome: Outcome, found: _Candidates, aim: Aim, confidence: floa
             )
         raise UsageError(f"no threshold reaches {aim} with a confidence of {confidence:.0%}.")
     return int(reached[0] if aim.kind == "sensitivity" else reached[-1])
-
-
-def effective_number(patients: Sequence[str]) -> float:
-    """Return the number of independent images that correspond to images whose patients' images are all alike (Kish 1965)."""
-    counts = np.bincount(number_patients(patients)[0])
-    return float(counts.sum() ** 2 / (counts**2).sum())
 
 
 def _is_bounded(shares: np.ndarray, n: float, aim: float, confidence: float) -> np.ndarray:

@@ -167,7 +167,7 @@ def combine_predictions(predictions: Sequence[str | Path], **choices: Any) -> Bu
     Args:
         predictions: Files of predictions (.npz or CSV), one per model, for the same images.
         choices: Keywords of ``results.ensembles.build_ensemble_of_tables``: ``method``, ``objective``, ``normal_class``,
-            ``settings``, ``seed`` and ``name``.
+            ``settings``, ``seed``, ``name``, ``operating_point`` and ``confidence``.
 
     Raises:
         DataError: A table is unreadable, or the tables contain different images.

@@ -117,18 +117,28 @@ def choose_operating_points(
     """
     check_confidence(confidence)
     aims = assign_aims(requests, predictions.classes, is_multilabel=predictions.is_multilabel, normal_class=normal_class)
-    points, problems = [], []
+    points: list[OperatingPoint] = []
+    problems: dict[str, list[str]] = {}
     for name, aim in aims.items():
         try:
             points.append(_choose(outcome_of(predictions, predictions.classes.index(name)), aim, confidence))
-        except UsageError as error:
-            problems.append(f"{name}: {error}")
+        except _UnreachableError as error:
+            problems.setdefault(error.rule, []).append(f"{name} ({error.received})")
     if problems:
+        sentences = [f"{rule}; received {', '.join(received)}." for rule, received in problems.items()]
         raise UsageError(
-            f"{' '.join(problems)} State a lower aim, name only other classes or findings, or accept less certainty "
-            "with --confidence (0: no margin for chance)."
+            f"{' '.join(sentences)} State a lower aim, name only other classes or findings, or accept less certainty with "
+            "--confidence (0: no margin for chance)."
         )
     return tuple(points)
+
+
+class _UnreachableError(Exception):
+    """An aim that no threshold reaches for one class or finding: the rule, and what was received."""
+
+    def __init__(self, rule: str, received: str) -> None:
+        super().__init__(rule, received)
+        self.rule, self.received = rule, received
 
 
 def check_confidence(confidence: float) -> None:
@@ -160,7 +170,8 @@ def point_from_record(record: Mapping[str, Any]) -> OperatingPoint:
 
 def _choose(outcome: Outcome, aim: Aim, confidence: float) -> OperatingPoint:
     if not outcome.has_both:
-        raise UsageError("a threshold needs images with and without it; there are none of one kind.")
+        received = "all images" if outcome.is_positive.any() else "no image"
+        raise _UnreachableError("A threshold needs images with the class or finding, and images without it", received)
     found = _candidates(outcome)
     is_guaranteed = aim.kind in GUARANTEED and confidence > 0
     best = _guaranteed(outcome, found, aim, confidence) if is_guaranteed else _best(found, aim)
@@ -204,11 +215,12 @@ def _guaranteed(outcome: Outcome, found: _Candidates, aim: Aim, confidence: floa
         kind, largest = ("with" if aim.kind == "sensitivity" else "without"), (1 - confidence) ** (1 / n_effective)
         needed = math.ceil(math.log(1 - confidence) / math.log(aim.value) - 1e-9)
         if needed > n_effective:
-            raise UsageError(
-                f"{aim} with a confidence of {confidence:.0%} needs at least {needed} patients {kind} it; received "
-                f"{n_effective:.0f} (several images of a patient count as one), enough for at most {largest:.3f}."
+            raise _UnreachableError(
+                f"{aim} with a confidence of {confidence:.0%} needs at least {needed} patients {kind} the class or finding "
+                "(fewer count if some have many more images than others)",
+                f"{n_effective:.0f}, enough for {math.floor(largest * 1000) / 1000:.3f}",
             )
-        raise UsageError(f"no threshold reaches {aim} with a confidence of {confidence:.0%}.")
+        raise _UnreachableError(f"{aim} with a confidence of {confidence:.0%} must be reached by a threshold", "no threshold")
     return int(reached[0] if aim.kind == "sensitivity" else reached[-1])
 
 
@@ -233,6 +245,6 @@ def _best(found: _Candidates, aim: Aim) -> int:
     values = found.values(aim.kind)
     reached = np.flatnonzero(values >= aim.value - 1e-12)
     if not reached.size:
-        raise UsageError(f"no threshold reaches {aim}; the largest {aim.kind} is {np.nanmax(values):.3f}.")
+        raise _UnreachableError(f"{aim} must be reached by a threshold", f"at most {np.nanmax(values):.3f}")
     # The aims for images with the outcome keep as many others out as possible, and the reverse.
     return int(reached[0] if aim.kind in ("sensitivity", "npv") else reached[-1])

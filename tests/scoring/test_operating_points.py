@@ -134,16 +134,22 @@ def test_copies_of_the_images_of_patients_give_no_certainty():
 def test_too_few_patients_are_told():
     few = draw(np.random.default_rng(3), 100)
     n_positive = int(few.labels.sum())
-    rule = rf"present: sensitivity>=0.95 with a confidence of 95% needs at least 59 patients with it; received {n_positive}"
+    rule = rf"sensitivity>=0.95 with a confidence of 95% needs at least 59 patients .* received present \({n_positive}, enough"
     with pytest.raises(UsageError, match=rule):
         choose(few, "sensitivity>=0.95")
     assert 59 - 1 < np.log(0.05) / np.log(0.95) <= 59
-    with pytest.raises(UsageError, match=r"present: no threshold reaches ppv>=0\.999; the largest ppv is"):
+    with pytest.raises(UsageError, match=r"ppv>=0\.999 must be reached by a threshold; received present \(at most 0\."):
         choose(few.with_probabilities(np.full((100, 2), 0.5, np.float32)), "ppv>=0.999")
-    with pytest.raises(UsageError, match="there are none of one kind"):
+    with pytest.raises(UsageError, match=r"images without it; received present \(all images\)"):
         choose(few.take(few.labels == 1), "youden")
     with pytest.raises(UsageError, match=r"at least 0\.5 and below 1; received 95"):
         choose(few, "youden", confidence=95)
+
+
+def test_the_same_problem_of_several_findings_is_told_once():
+    with pytest.raises(UsageError, match=r"received f0 \(\d+, enough for 0\.\d+\), f1 \(\d+, enough for 0\.\d+\)") as error:
+        choose(draw_findings(100), "sensitivity>=0.99")
+    assert str(error.value).count("needs at least 299 patients") == 1
 
 
 def test_youden_is_the_best_point_of_the_roc_curve():

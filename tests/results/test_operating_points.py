@@ -6,13 +6,21 @@ import numpy as np
 import pytest
 
 from automl_cxr import api, cli
+from automl_cxr.ensemble.genetic_settings import GeneticSettings
+from automl_cxr.ensemble.objective import Objective
+from automl_cxr.ensemble.pipeline import combine_members
 from automl_cxr.errors import DataError, UsageError
 from automl_cxr.results.classifier import load_ensemble
 from automl_cxr.results.export import export_classifier
+from automl_cxr.results.model_card import _thresholds
 from automl_cxr.results.report.ensembles import _operating_points
+from automl_cxr.scoring.aims import Request
+from automl_cxr.tasks import MULTILABEL
 from tests.ensemble.drawing import draw_members
 from tests.scoring.findings import draw_models
 
+QUICK = GeneticSettings(population=8, generations=2, patience=1, restarts=1, halvings=0)
+QUICK_OPTIONS = ("--population", "8", "--generations", "2", "--restarts", "1", "--halvings", "0")
 AIMS = ("c0: sensitivity>=0.8", "c2: youden")
 
 
@@ -28,7 +36,7 @@ def built(tmp_path, monkeypatch):
     """Build an ensemble of two tables of 600 images with two operating points."""
     monkeypatch.chdir(tmp_path)
     files = save(draw_members(2, n=600), tmp_path)
-    return api.combine_predictions(files, method="average", operating_point=AIMS, name="built"), files
+    return api.combine_predictions(files, method="average", settings=QUICK, operating_point=AIMS, name="built"), files
 
 
 def test_the_ensemble_stores_thresholds_that_were_chosen_out_of_fold(built):
@@ -50,26 +58,33 @@ def test_the_ensemble_stores_thresholds_that_were_chosen_out_of_fold(built):
     assert "| c2 | youden | no margin |" in card
 
 
-def test_findings_without_an_aim_keep_the_threshold_with_the_largest_f1(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    files = save(draw_models(2, 300), tmp_path)
-    plain = api.combine_predictions(files, method="average").combination.predictions.thresholds
-    built = api.combine_predictions(files, method="average", operating_point="f3: sensitivity>=0.8", name="aimed")
-    point, thresholds = built.combination.operating_points[0], built.combination.predictions.thresholds
+def test_findings_without_an_aim_keep_the_threshold_with_the_largest_f1():
+    objective = Objective.named("macro_auc", normal_class=None, task=MULTILABEL, classes=("f0", "f1", "f2", "f3"))
+
+    def combine(*aims):
+        requests = list(map(Request.parse, aims))
+        return combine_members(
+            draw_models(2, 300), names="ab", method="average", compared=("average", "best"), objective=objective, aims=requests
+        )
+
+    plain, built = combine().predictions.thresholds, combine("f3: specificity>=0.8")
+    thresholds = built.predictions.thresholds
     assert thresholds[:3].tolist() == plain[:3].tolist()
-    assert thresholds[3] == point.threshold < plain[3]
-    table, _ = api.apply_ensemble(built.folder, files)
-    assert table["decision_f3"].mean() > (table["probability_f3"] >= plain[3]).mean()
-    assert (
-        "Those of findings without an operating point were chosen to maximise F1"
-        in (built.folder / "model_card.md").read_text()
-    )
+    assert thresholds[3] == built.operating_points[0].threshold > plain[3]
+
+
+def test_the_card_separates_thresholds_with_and_without_an_aim():
+    record = {"classes": ["f0", "f1"], "thresholds": [0.3, 0.4]}
+    point = {"name": "f0"}
+    assert "The thresholds were chosen to maximise F1" in _thresholds(record)[0]
+    assert "Those of findings without an operating point were" in _thresholds(record | {"operating_points": [point]})[0]
+    assert "F1" not in _thresholds(record | {"operating_points": [point, {"name": "f1"}]})[0]
 
 
 def test_the_command_prints_the_operating_points(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     files = list(map(str, save(draw_members(2, n=600, k=2), tmp_path)))
-    settings = ["--method", "average", "--operating-point", "specificity>=0.7", "--confidence", "0.9"]
+    settings = ["--method", "average", *QUICK_OPTIONS, "--operating-point", "specificity>=0.7", "--confidence", "0.9"]
     assert cli._run(["ensemble", "build", "--predictions", *files, *settings]) == 0
     out = capfd.readouterr().out
     assert "operating points, out of fold" in out
@@ -80,7 +95,9 @@ def test_the_command_prints_the_operating_points(tmp_path, monkeypatch, capfd):
     ]
     assert cli._run(["ensemble", "build", "--predictions", *files, "--operating-point", "accuracy>=0.7"]) == 2
     assert "An operating point is sensitivity>=X" in capfd.readouterr().err
-    assert cli._run(["ensemble", "build", "--predictions", *files, "--operating-point", "sensitivity>=0.999"]) == 2
+    assert (
+        cli._run(["ensemble", "build", "--predictions", *files, *QUICK_OPTIONS, "--operating-point", "sensitivity>=0.999"]) == 2
+    )
     assert "needs at least 2995 patients with" in capfd.readouterr().err
 
 
@@ -90,15 +107,15 @@ def test_a_threshold_is_not_changed_after_an_evaluation_on_the_test_part(built):
     test = {"n_images": 9, "n_patients": 9, "n_opened": 1, "metrics": []}
     record_file.write_text(json.dumps(json.loads(record_file.read_text()) | {"test": test}))
     with pytest.raises(UsageError, match="with other thresholds that was evaluated on the test part"):
-        api.combine_predictions(files, method="average", operating_point="c0: sensitivity>=0.7", name="built")
-    again = api.combine_predictions(files, method="average", operating_point=AIMS, name="built")
+        api.combine_predictions(files, method="average", settings=QUICK, operating_point="c0: sensitivity>=0.7", name="built")
+    again = api.combine_predictions(files, method="average", settings=QUICK, operating_point=AIMS, name="built")
     assert json.loads((again.folder / "ensemble.json").read_text())["test"] == test
 
 
 @pytest.fixture(scope="module")
 def aimed(finished):
     aims = [f"{name}: sensitivity>=0.5" for name in finished._store.spec.classes[:2]]
-    return finished.ensemble(top=2, method="average", name="aimed", operating_point=aims, confidence=0)
+    return finished.ensemble(top=2, method="average", settings=QUICK, name="aimed", operating_point=aims, confidence=0)
 
 
 def test_predict_adds_the_decisions(aimed, finished):

@@ -22,7 +22,7 @@ from automl_cxr.scoring import finding_calibration
 from automl_cxr.scoring.aims import DEFAULT_CONFIDENCE, Request
 from automl_cxr.scoring.intervals import Interval, bootstrap_interval
 from automl_cxr.scoring.metrics import METRICS
-from automl_cxr.scoring.operating_points import OperatingPoint, choose_operating_points
+from automl_cxr.scoring.operating_points import OperatingPoint, check_requests, choose_operating_points
 from automl_cxr.scoring.predictions import Predictions, align
 from automl_cxr.scoring.thresholds import choose_thresholds
 
@@ -173,6 +173,7 @@ def combine_members(
     probabilities, images = align(members, names=names)
     images.require_labels()
     images = replace(images, thresholds=None)
+    check_requests(images, aims, normal_class=objective.normal_class, confidence=confidence)  # fitting may take minutes
     members = [replace(images, probabilities=one) for one in probabilities]
     fitted = compare_methods(members, objective=objective, settings=settings, methods=compared)
     comparison = compare_methods_out_of_fold(

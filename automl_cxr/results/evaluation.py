@@ -16,7 +16,7 @@ from automl_cxr.errors import AutomlCxrError, DataError, UnknownNameError, Usage
 from automl_cxr.results.classifier import Classifier
 from automl_cxr.results.ensemble_record import record_test_opening
 from automl_cxr.results.finding_scores import score_findings
-from automl_cxr.results.operating_scores import with_operating_scores
+from automl_cxr.results.operating_scores import score_operating_points
 from automl_cxr.results.outcome_tables import calibration_table, net_benefits
 from automl_cxr.results.set_coverage import SetCoverage
 from automl_cxr.results.study_data import load_study_dataset
@@ -164,6 +164,15 @@ def evaluate(
         with contextlib.suppress(OSError):  # an ensemble in a read-only folder can also be evaluated
             record_test_opening(classifier.folder, _test_record(evaluation))
     return evaluation
+
+
+def with_operating_scores(evaluation: Evaluation, classifier: Classifier) -> Evaluation:
+    """Return an evaluation with the scores of the classifier's operating points, if it has any."""
+    points = classifier.operating_points
+    if not points:
+        return evaluation
+    scores = score_operating_points(points, evaluation.predictions, place=evaluation.place)
+    return replace(evaluation, operating_points=scores.table, warnings=(*evaluation.warnings, *scores.warnings))
 
 
 def _test_record(evaluation: Evaluation) -> dict[str, object]:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from automl_cxr.errors import UnknownNameError
 from automl_cxr.results.classifier import Classifier
-from automl_cxr.results.evaluation import Evaluation
+from automl_cxr.results.evaluation import Evaluation, with_operating_scores
 from automl_cxr.results.external_predictions import (
     DecodedSite,
     Model,
@@ -22,7 +22,6 @@ from automl_cxr.results.external_predictions import (
 )
 from automl_cxr.results.external_sites import ExternalSite
 from automl_cxr.results.finding_scores import score_findings
-from automl_cxr.results.operating_scores import with_operating_scores
 from automl_cxr.scoring.confusion import confusion_matrix
 from automl_cxr.scoring.finding_labels import count_labels
 from automl_cxr.scoring.intervals import N_RESAMPLES, intervals_of, named_metric

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,10 +15,6 @@ from automl_cxr.scoring.clustered_errors import exact_share_interval
 from automl_cxr.scoring.operating_points import OperatingPoint
 from automl_cxr.scoring.outcomes import Outcome, outcome_of
 from automl_cxr.scoring.predictions import Predictions
-
-if TYPE_CHECKING:
-    from automl_cxr.results.classifier import Classifier
-    from automl_cxr.results.evaluation import Evaluation
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,15 +30,6 @@ class OperatingScores:
 
     table: pd.DataFrame
     warnings: tuple[str, ...]
-
-
-def with_operating_scores(evaluation: Evaluation, classifier: Classifier) -> Evaluation:
-    """Return an evaluation with the scores of the classifier's operating points, if it has any."""
-    points = classifier.operating_points
-    if not points:
-        return evaluation
-    scores = score_operating_points(points, evaluation.predictions, place=evaluation.place)
-    return replace(evaluation, operating_points=scores.table, warnings=(*evaluation.warnings, *scores.warnings))
 
 
 def score_operating_points(points: Sequence[OperatingPoint], predictions: Predictions, *, place: str) -> OperatingScores:

@@ -14,9 +14,9 @@ missed.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -25,7 +25,11 @@ from automl_cxr.scoring.aims import DEFAULT_CONFIDENCE, GUARANTEED, Aim, Request
 from automl_cxr.scoring.clustered_errors import smallest_effective_number
 from automl_cxr.scoring.outcomes import Outcome, outcome_of
 from automl_cxr.scoring.predictions import Predictions
-from automl_cxr.scoring.sorted_scores import sort_scores
+from automl_cxr.scoring.threshold_candidates import Candidates, candidates_of
+from automl_cxr.text_records import build_record
+
+_Result = TypeVar("_Result")
+_ROUNDING = 1e-9  # 0.05 ** (1 / 59) and the like
 
 
 @dataclass(frozen=True)
@@ -61,39 +65,6 @@ class OperatingPoint:
         return asdict(self)
 
 
-@dataclass(frozen=True, eq=False)
-class _Candidates:
-    """The thresholds of an outcome, highest first, and the decisions that each gives.
-
-    Attributes:
-        thresholds: float64 (m,).
-        true_positives: Number of images with the outcome whose probability reaches each threshold, (m,).
-        false_positives: Number of images without it, (m,).
-        n_positive: Number of images with it.
-        n_negative: Number of images without it.
-    """
-
-    thresholds: np.ndarray
-    true_positives: np.ndarray
-    false_positives: np.ndarray
-    n_positive: int
-    n_negative: int
-
-    def values(self, kind: str) -> np.ndarray:
-        """Return the sensitivity, specificity, PPV or NPV at each threshold, (m,); NPV is NaN without negative decisions."""
-        true_negatives = self.n_negative - self.false_positives
-        match kind:
-            case "sensitivity":
-                return self.true_positives / self.n_positive
-            case "specificity":
-                return true_negatives / self.n_negative
-            case "ppv":
-                return self.true_positives / (self.true_positives + self.false_positives)
-        n_negative_decisions = true_negatives + self.n_positive - self.true_positives
-        undefined = np.full(len(self.thresholds), np.nan)
-        return np.divide(true_negatives, n_negative_decisions, out=undefined, where=n_negative_decisions > 0)
-
-
 def choose_operating_points(
     predictions: Predictions,
     requests: Sequence[Request],
@@ -116,12 +87,33 @@ def choose_operating_points(
             message then states what can be reached.
     """
     check_confidence(confidence)
+    return tuple(_for_each(predictions, requests, normal_class, lambda outcome, aim: _choose(outcome, aim, confidence)))
+
+
+def check_requests(
+    images: Predictions, requests: Sequence[Request], *, normal_class: int | None = None, confidence: float = DEFAULT_CONFIDENCE
+) -> None:
+    """Refuse requests that no probabilities for these images could meet, before a classifier is fitted.
+
+    Arguments and errors are those of ``choose_operating_points``; only labels and patients are used.
+    """
+    check_confidence(confidence)
+    _for_each(images, requests, normal_class, lambda outcome, aim: _check_patients(outcome, aim, confidence))
+
+
+def _for_each(
+    predictions: Predictions,
+    requests: Sequence[Request],
+    normal_class: int | None,
+    function: Callable[[Outcome, Aim], _Result],
+) -> list[_Result]:
+    """Call a function with the outcome and the aim of each request; tell all aims that cannot be reached together."""
     aims = assign_aims(requests, predictions.classes, is_multilabel=predictions.is_multilabel, normal_class=normal_class)
-    points: list[OperatingPoint] = []
+    results: list[_Result] = []
     problems: dict[str, list[str]] = {}
     for name, aim in aims.items():
         try:
-            points.append(_choose(outcome_of(predictions, predictions.classes.index(name)), aim, confidence))
+            results.append(function(outcome_of(predictions, predictions.classes.index(name)), aim))
         except _UnreachableError as error:
             problems.setdefault(error.rule, []).append(f"{name} ({error.received})")
     if problems:
@@ -130,7 +122,7 @@ def choose_operating_points(
             f"{' '.join(sentences)} State a lower aim, name only other classes or findings, or accept less certainty with "
             "--confidence (0: no margin for chance)."
         )
-    return tuple(points)
+    return results
 
 
 class _UnreachableError(Exception):
@@ -160,20 +152,46 @@ def point_from_record(record: Mapping[str, Any]) -> OperatingPoint:
     Raises:
         ValueError: The record is damaged.
     """
-    from automl_cxr.text_records import build_record
-
     point = build_record(OperatingPoint, record)
     if not 0 < point.threshold <= 1:
         raise ValueError(f"the threshold of {point.name} is {point.threshold}")
     return point
 
 
-def _choose(outcome: Outcome, aim: Aim, confidence: float) -> OperatingPoint:
+def _check_patients(outcome: Outcome, aim: Aim, confidence: float) -> None:
+    """Raise an error if there are too few patients for an aim, whatever the probabilities are."""
     if not outcome.has_both:
         received = "all images" if outcome.is_positive.any() else "no image"
         raise _UnreachableError("A threshold needs images with the class or finding, and images without it", received)
-    found = _candidates(outcome)
-    is_guaranteed = aim.kind in GUARANTEED and confidence > 0
+    if not _is_guaranteed(aim, confidence):
+        return
+    n_effective = _effective_number(outcome, aim)
+    needed = math.ceil(math.log(1 - confidence) / math.log(aim.value) - _ROUNDING)
+    if needed > n_effective + _ROUNDING:
+        kind, largest = "with" if aim.kind == "sensitivity" else "without", (1 - confidence) ** (1 / n_effective)
+        raise _UnreachableError(
+            f"{aim} with a confidence of {confidence:.0%} needs at least {needed} patients {kind} the class or finding "
+            "(fewer count if some have many more images than others)",
+            f"{math.floor(n_effective + _ROUNDING)}, enough for {math.floor(largest * 1000) / 1000:.3f}",
+        )
+
+
+def _is_guaranteed(aim: Aim, confidence: float) -> bool:
+    return aim.kind in GUARANTEED and confidence > 0
+
+
+def _effective_number(outcome: Outcome, aim: Aim) -> float:
+    """Return the effective number of images of which the aim is a share."""
+    is_counted = outcome.is_positive if aim.kind == "sensitivity" else ~outcome.is_positive
+    return smallest_effective_number(np.asarray(outcome.patients)[is_counted].tolist())
+
+
+def _choose(outcome: Outcome, aim: Aim, confidence: float) -> OperatingPoint:
+    _check_patients(outcome, aim, confidence)
+    found = candidates_of(outcome)
+    if not found.thresholds.size:
+        raise _UnreachableError("A threshold needs probabilities above 0", "none")
+    is_guaranteed = _is_guaranteed(aim, confidence)
     best = _guaranteed(outcome, found, aim, confidence) if is_guaranteed else _best(found, aim)
     n_patients = [len(set(np.asarray(outcome.patients)[rows].tolist())) for rows in (outcome.is_positive, ~outcome.is_positive)]
     return OperatingPoint(
@@ -190,36 +208,11 @@ def _choose(outcome: Outcome, aim: Aim, confidence: float) -> OperatingPoint:
     )
 
 
-def _candidates(outcome: Outcome) -> _Candidates:
-    """Return the middles of neighbouring probabilities, so that rounding errors of exported models do not change decisions."""
-    ascending, is_positive = sort_scores(outcome.is_positive, outcome.probabilities)
-    descending, is_positive = ascending[::-1], is_positive[::-1]
-    following = np.append(descending[1:], 0.0)
-    last = np.flatnonzero(descending > following)  # between two different neighbours, and above 0
-    n_positive = int(is_positive.sum())
-    return _Candidates(
-        thresholds=(descending[last] + following[last]) / 2,
-        true_positives=is_positive.cumsum()[last],
-        false_positives=(~is_positive).cumsum()[last],
-        n_positive=n_positive,
-        n_negative=len(is_positive) - n_positive,
-    )
-
-
-def _guaranteed(outcome: Outcome, found: _Candidates, aim: Aim, confidence: float) -> int:
+def _guaranteed(outcome: Outcome, found: Candidates, aim: Aim, confidence: float) -> int:
     """Return the highest threshold whose bound of the sensitivity reaches the aim, or the lowest one for the specificity."""
-    is_counted = outcome.is_positive if aim.kind == "sensitivity" else ~outcome.is_positive
-    n_effective = smallest_effective_number(np.asarray(outcome.patients)[is_counted].tolist())
-    reached = np.flatnonzero(_is_bounded(found.values(aim.kind), n_effective, aim.value, confidence))
+    is_reached = _is_bounded(found.values(aim.kind), _effective_number(outcome, aim), aim.value, confidence)
+    reached = np.flatnonzero(is_reached)
     if not reached.size:
-        kind, largest = ("with" if aim.kind == "sensitivity" else "without"), (1 - confidence) ** (1 / n_effective)
-        needed = math.ceil(math.log(1 - confidence) / math.log(aim.value) - 1e-9)
-        if needed > n_effective:
-            raise _UnreachableError(
-                f"{aim} with a confidence of {confidence:.0%} needs at least {needed} patients {kind} the class or finding "
-                "(fewer count if some have many more images than others)",
-                f"{n_effective:.0f}, enough for {math.floor(largest * 1000) / 1000:.3f}",
-            )
         raise _UnreachableError(f"{aim} with a confidence of {confidence:.0%} must be reached by a threshold", "no threshold")
     return int(reached[0] if aim.kind == "sensitivity" else reached[-1])
 
@@ -230,11 +223,11 @@ def _is_bounded(shares: np.ndarray, n: float, aim: float, confidence: float) -> 
 
     n_counted = shares * n
     # P(at least this number | the share is the aim), continued to numbers that are not integers.
-    p_values = np.where(n_counted > 0, betainc(np.maximum(n_counted, 1e-9), n - n_counted + 1, aim), 1.0)
-    return p_values <= 1 - confidence + 1e-12
+    p_values = np.where(n_counted > 0, betainc(np.maximum(n_counted, _ROUNDING), n - n_counted + 1, aim), 1.0)
+    return p_values <= 1 - confidence + _ROUNDING
 
 
-def _best(found: _Candidates, aim: Aim) -> int:
+def _best(found: Candidates, aim: Aim) -> int:
     """Return the threshold that is best on these images; in a tie the highest one."""
     sensitivity, specificity = found.values("sensitivity"), found.values("specificity")
     match aim.kind:
@@ -243,8 +236,8 @@ def _best(found: _Candidates, aim: Aim) -> int:
         case "cost":
             return int((aim.value * (found.n_positive - found.true_positives) + found.false_positives).argmin())
     values = found.values(aim.kind)
-    reached = np.flatnonzero(values >= aim.value - 1e-12)
+    reached = np.flatnonzero(values >= aim.value - _ROUNDING)
     if not reached.size:
-        raise _UnreachableError(f"{aim} must be reached by a threshold", f"at most {np.nanmax(values):.3f}")
+        raise _UnreachableError(f"{aim} must be reached by a threshold", f"at most {np.nan_to_num(values).max():.3f}")
     # The aims for images with the outcome keep as many others out as possible, and the reverse.
     return int(reached[0] if aim.kind in ("sensitivity", "npv") else reached[-1])

@@ -206,6 +206,7 @@ def test_a_record_is_read_again_and_damage_is_told():
         point_from_record(point.to_record() | {"threshold": 2.0})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("aim", ["sensitivity>=0.9", "specificity>=0.9"])
 @pytest.mark.parametrize(("n_images", "correlation"), [(1, 0.0), (3, 0.6), (3, 1.0)])
 def test_the_promise_holds_on_new_patients_and_the_interval_contains_the_truth(aim, n_images, correlation):

@@ -127,11 +127,14 @@ def simulate(recipe: Recipe, seed: int) -> Iterator[tuple[str, float, dict[str, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--simulations", type=int, default=100)
-    n_simulations = parser.parse_args().simulations
+    parser.add_argument("--recipe", type=int, help="number of one recipe, from 0  [default: all]")
+    options = parser.parse_args()
+    n_simulations = options.simulations
+    recipes = RECIPES if options.recipe is None else RECIPES[options.recipe : options.recipe + 1]
     columns = ("promise", "interval", "interval of the other", "not refuted", "true value", "true other")
     print("| images of patients | aim | confidence |", " | ".join(columns), "|")
     print("| --- " * (3 + len(columns)) + "|")
-    for recipe in RECIPES:
+    for recipe in recipes:
         results: dict[tuple[str, float], list[dict[str, float]]] = defaultdict(list)
         for seed in range(n_simulations):
             for aim, confidence, row in simulate(recipe, seed):

@@ -18,6 +18,7 @@ from automl_cxr.results import ensembles, sealed_images
 from automl_cxr.results.abstention import add_sets, calibrate_classifier, describe_sets
 from automl_cxr.results.classifier import ENSEMBLE_FILE, Classifier, load_ensemble
 from automl_cxr.results.ensembles import BuiltEnsemble
+from automl_cxr.scoring.operating_points import OperatingPoint
 from automl_cxr.storage.urls import explained_storage_errors
 from automl_cxr.study.data_preparation import OnProgress
 from automl_cxr.study.model_sources import study_of_model
@@ -109,7 +110,8 @@ def predict(
 
     Returns:
         A table with one row per image; and the reason for each path that is missing, contains no image or cannot be read.
-        The columns are image, class, and ``probability_<class>`` for each class. For findings they are image, findings (those
+        The columns are image, class, and ``probability_<class>`` for each class, and ``decision_<class>`` (1 or 0) for each
+        operating point. For findings they are image, findings (those
         whose probability reaches the threshold, as "A|B"; "" for none), and ``probability_<finding>`` and
         ``decision_<finding>`` (1 or 0) for each finding. ``attrs["notes"]`` of the table contains messages for the user.
 
@@ -121,7 +123,7 @@ def predict(
     files, problems = load_image_paths(paths)
     probabilities, unreadable = classifier.predict(files, on_progress=on_progress)
     readable = [str(path) for position, path in enumerate(files) if position not in unreadable]
-    table = _prediction_table(readable, classifier.classes, probabilities, classifier.thresholds)
+    table = _prediction_table(readable, classifier.classes, probabilities, classifier.thresholds, classifier.operating_points)
     notes = record_test_images(classifier, files, "predictions", runs=runs, storage=storage)
     if sets is not None:
         table = add_sets(table, sets, classifier.classes)
@@ -165,7 +167,7 @@ def combine_predictions(predictions: Sequence[str | Path], **choices: Any) -> Bu
     Args:
         predictions: Files of predictions (.npz or CSV), one per model, for the same images.
         choices: Keywords of ``results.ensembles.build_ensemble_of_tables``: ``method``, ``objective``, ``normal_class``,
-            ``settings``, ``seed`` and ``name``.
+            ``settings``, ``seed``, ``name``, ``operating_point`` and ``confidence``.
 
     Raises:
         DataError: A table is unreadable, or the tables contain different images.
@@ -187,8 +189,8 @@ def apply_ensemble(folder: str | Path, predictions: Sequence[str | Path]) -> tup
     Raises:
         DataError: A table is unreadable, or the number of tables differs from the number of members.
     """
-    combined, notes = ensembles.apply_ensemble(Path(folder), predictions)
-    return _prediction_table(list(combined.ids), combined.classes, combined.probabilities, combined.thresholds), notes
+    combined, points, notes = ensembles.apply_ensemble(Path(folder), predictions)
+    return _prediction_table(list(combined.ids), combined.classes, combined.probabilities, combined.thresholds, points), notes
 
 
 def _prediction_table(
@@ -196,12 +198,15 @@ def _prediction_table(
     classes: tuple[str, ...],
     probabilities: np.ndarray,
     thresholds: Sequence[float] | np.ndarray | None,
+    points: Sequence[OperatingPoint],
 ) -> pd.DataFrame:
     if thresholds is not None:
         return _finding_table(images, classes, probabilities, probabilities >= np.asarray(thresholds))
     table = pd.DataFrame({"image": images, "class": [classes[best] for best in probabilities.argmax(axis=1)]})
     for column, class_name in enumerate(classes):
         table[f"probability_{class_name}"] = probabilities[:, column]
+    for point in points:
+        table[f"decision_{point.name}"] = (probabilities[:, classes.index(point.name)] >= point.threshold).astype(int)
     return table
 
 

@@ -232,7 +232,8 @@ class Study:
 
         Args:
             choices: Keywords of ``results.ensembles.build_ensemble``: ``top``, ``members``, ``diverse``, ``predictions``,
-                ``method``, ``objective``, ``settings``, ``seed``, ``name`` and ``mirrored``.
+                ``method``, ``objective``, ``settings``, ``seed``, ``name``, ``mirrored``, ``operating_point`` and
+                ``confidence``.
 
         Raises:
             UsageError: The members or the method are unsuitable.

@@ -15,6 +15,7 @@ from automl_cxr.cli.output import check_out, print_data, print_json, print_line,
 from automl_cxr.cli.sections import CommandSection, SectionedGroup
 from automl_cxr.ensemble.genetic_settings import DEFAULT_SETTINGS, GeneticSettings
 from automl_cxr.errors import UsageError
+from automl_cxr.scoring.aims import DEFAULT_CONFIDENCE
 
 if TYPE_CHECKING:
     from automl_cxr.ensemble.pipeline import Combination
@@ -97,6 +98,21 @@ def ensemble() -> None:
     type=click.IntRange(0),
     help="Random seed of the genetic algorithm, the folds and the intervals  [default: that of the study, or 0]",
 )
+@click.option(
+    "--operating-point",
+    multiple=True,
+    metavar="AIM",
+    help="Choose and store the threshold of a class or finding for an aim: sensitivity>=X, specificity>=X, ppv>=X, npv>=X, "
+    'youden or cost:FN/FP=X; for one of several classes or findings, "covid: sensitivity>=0.95". Repeatable.',
+)
+@click.option(
+    "--confidence",
+    type=float,
+    default=DEFAULT_CONFIDENCE,
+    show_default=True,
+    metavar="SHARE",
+    help="Probability with which new patients meet a sensitivity or specificity of --operating-point; 0: no margin for chance.",
+)
 @mirrored_option
 @_genetic_options
 @location_options
@@ -114,6 +130,8 @@ def build_ensemble(
     normal_class: str | None,
     name: str | None,
     seed: int | None,
+    operating_point: tuple[str, ...],
+    confidence: float,
     mirrored: bool,
     runs: str | None,
     storage: str | None,
@@ -140,6 +158,8 @@ def build_ensemble(
             settings=settings,
             seed=seed or 0,
             name=name,
+            operating_point=operating_point,
+            confidence=confidence,
         )
     else:
         if normal_class is not None:
@@ -157,6 +177,8 @@ def build_ensemble(
             seed=seed,
             name=name,
             mirrored=mirrored,
+            operating_point=operating_point,
+            confidence=confidence,
         )
     if as_json:
         print_json(_as_json(built))
@@ -198,6 +220,7 @@ def _as_json(built: BuiltEnsemble) -> dict[str, Any]:
         "methods": found.methods_table(),
         "interval": vars(found.interval),
         "calibration": vars(found.calibration),
+        "operating_points": [point.to_record() for point in found.operating_points],
         "near_duplicates": [list(pair) for pair in found.duplicates],
         "notes": built.notes,
     }
@@ -205,6 +228,8 @@ def _as_json(built: BuiltEnsemble) -> dict[str, Any]:
 
 def _print_ensemble(built: BuiltEnsemble) -> None:
     import pandas as pd
+
+    from automl_cxr.results.operating_scores import operating_points_table
 
     found = built.combination
     metric = found.objective.name
@@ -217,6 +242,10 @@ def _print_ensemble(built: BuiltEnsemble) -> None:
     print_table(pd.DataFrame(_method_rows(found)), title=f"the same members with every method, {metric}")
     print_line(found.verdict())
     print_line(_calibration_line(found))
+    if found.operating_points:
+        kind, where = found.predictions.kind, "out of fold" if found.comparison else "on the fitted images"
+        table = operating_points_table([point.to_record() for point in found.operating_points], kind)
+        print_table(table, title=f"operating points, {where}")
     print_line(f"ensemble: {built.folder}")
     if built.recommended != built.method:
         print_line(f"recommended: --method {built.recommended}")

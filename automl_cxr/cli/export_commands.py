@@ -45,8 +45,8 @@ def export(
 
     The input of the model is raw grey pixels 0..255, its output is probabilities. A separate process opens the file and
     compares it with `automl-cxr predict`; a file whose probabilities differ by more than 1e-5 is deleted. A JSON file beside it
-    contains the class names and the image size. If images may have several findings, a second output is the decision on each
-    finding (1 or 0), and the JSON file contains the thresholds.
+    contains the class names and the image size. If images may have several findings, or the ensemble has operating points, a
+    second output is the decision on each finding or class (1 or 0), and the JSON file contains the thresholds.
     """
     from automl_cxr.results.export import check_destination, export_classifier
 

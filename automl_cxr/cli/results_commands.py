@@ -137,6 +137,7 @@ def evaluate(
                 **({"findings": result.per_class.to_dict(orient="index")} if result.predictions.is_multilabel else {}),
                 "calibration": result.calibration.to_dict(orient="records"),
                 "net_benefit": result.net_benefits.to_dict(orient="records"),
+                **_operating_point_fields(result),
                 **_set_coverage_fields(result),
                 "confusion": result.confusion.to_dict(orient="index"),
                 "unreadable": result.unreadable,
@@ -146,6 +147,11 @@ def evaluate(
         )
         return
     _print_evaluation(study.name, result)
+
+
+def _operating_point_fields(result: Any) -> dict[str, Any]:
+    """Return the scores of operating points for JSON; nothing if the classifier has none."""
+    return {} if result.operating_points is None else {"operating_points": result.operating_points.to_dict(orient="records")}
 
 
 def _set_coverage_fields(result: Any) -> dict[str, Any]:
@@ -174,6 +180,8 @@ def _print_evaluation(study: str, result: Any) -> None:
     else:
         print_table(result.per_class.reset_index(), title="per class")
         print_table(result.confusion.reset_index(names="true \\ predicted"), title="confusion matrix")
+    if result.operating_points is not None:
+        print_table(fold_intervals(result.operating_points), title="operating points")
     for title, table in (("calibration", result.calibration), ("net benefit of decisions", result.net_benefits)):
         if not table.empty:
             print_table(fold_intervals(table), title=title)
@@ -222,7 +230,7 @@ def predict(
     """Classify image files and all images in folders, with the recommended classifier of a study or an ensemble.
 
     If images may have several findings, the table has a probability and a decision (1 or 0, by the threshold of the classifier)
-    for each finding.
+    for each finding. An ensemble with operating points has a decision for each of their classes.
 
     With --abstain, the table also has the conformal set of each image and the decision, which is empty where the classifier
     abstains.

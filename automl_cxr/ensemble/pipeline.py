@@ -19,8 +19,10 @@ from automl_cxr.ensemble.method_comparison import SIMPLEST, MethodComparison, co
 from automl_cxr.ensemble.objective import MACRO_F1, Objective
 from automl_cxr.scoring import calibration as class_calibration
 from automl_cxr.scoring import finding_calibration
+from automl_cxr.scoring.aims import DEFAULT_CONFIDENCE, Request
 from automl_cxr.scoring.intervals import Interval, bootstrap_interval
 from automl_cxr.scoring.metrics import METRICS
+from automl_cxr.scoring.operating_points import OperatingPoint, check_requests, choose_operating_points
 from automl_cxr.scoring.predictions import Predictions, align
 from automl_cxr.scoring.thresholds import choose_thresholds
 
@@ -61,6 +63,7 @@ class Combination:
         predictions: The ensemble's predictions for the images that it was fitted on. For findings, their thresholds were chosen
             out of fold where there are folds.
         interval: 95 % bootstrap interval by patient of the method's score, out of fold where there are folds.
+        operating_points: Thresholds for stated aims, chosen out of fold where there are folds.
     """
 
     names: tuple[str, ...]
@@ -75,6 +78,7 @@ class Combination:
     duplicates: tuple[tuple[str, str, float], ...]
     predictions: Predictions
     interval: Interval
+    operating_points: tuple[OperatingPoint, ...] = ()
 
     @property
     def recommended(self) -> str:
@@ -144,6 +148,8 @@ def combine_members(
     objective: Objective = MACRO_F1,
     settings: GeneticSettings = DEFAULT_SETTINGS,
     compared: Sequence[str] | None = None,
+    aims: Sequence[Request] = (),
+    confidence: float = DEFAULT_CONFIDENCE,
 ) -> Combination:
     """Fit an ensemble by a method, compare it out of fold with other methods, and calibrate it.
 
@@ -154,17 +160,20 @@ def combine_members(
         objective: The metric to optimise.
         settings: Settings of the genetic algorithm; folds and resamples use the same seed.
         compared: Methods to compare, preferred ones first, including "best" and ``method``; by default all, simplest first.
+        aims: Aims of operating points. The thresholds of findings without an aim maximise F1.
+        confidence: Probability with which new patients meet an aim; see ``scoring.operating_points``.
 
     Raises:
         UnknownNameError: There is no such method.
-        UsageError: There is no member, the method needs another number of members, or the objective needs a normal class
-            and has none.
+        UsageError: There is no member, the method needs another number of members, the objective needs a normal class and has
+            none, or an aim cannot be reached.
         DataError: Members differ in images, labels or classes, or a label is unknown.
     """
     check_method(method, len(members))
     probabilities, images = align(members, names=names)
     images.require_labels()
     images = replace(images, thresholds=None)
+    check_requests(images, aims, normal_class=objective.normal_class, confidence=confidence)  # fitting may take minutes
     members = [replace(images, probabilities=one) for one in probabilities]
     fitted = compare_methods(members, objective=objective, settings=settings, methods=compared)
     comparison = compare_methods_out_of_fold(
@@ -184,8 +193,10 @@ def combine_members(
         calibrated = CalibratedFindings if images.is_multilabel else CalibratedCombiner
         combiner = calibrated(combiner, calibration.temperature)
     predictions = replace(images, probabilities=combiner.combine(probabilities))
+    unseen = predictions if out_of_fold is None else _with_temperature(out_of_fold, calibration.temperature)
+    points = choose_operating_points(unseen, aims, normal_class=objective.normal_class, confidence=confidence)
     if images.is_multilabel:
-        predictions = replace(predictions, thresholds=_choose_thresholds(out_of_fold or predictions, calibration))
+        predictions = replace(predictions, thresholds=_thresholds_of_findings(unseen, points))
     pairs = near_duplicates(build_weight_scorer(members, objective)[0])
     return Combination(
         names=tuple(names),
@@ -202,6 +213,7 @@ def combine_members(
         interval=bootstrap_interval(
             out_of_fold or predictions, metric=objective.name, seed=settings.seed, normal_class=objective.normal_class
         ),
+        operating_points=points,
     )
 
 
@@ -225,9 +237,17 @@ def _calibrate(out_of_fold: Predictions | None, seed: int) -> Calibration:
     return Calibration(scaling.fit_temperature(labels, probabilities) if after < before else 1.0, before, after)
 
 
-def _choose_thresholds(predictions: Predictions, calibration: Calibration) -> np.ndarray:
-    """Choose the thresholds of an ensemble for findings on predictions before the temperature is applied, float64 (k,)."""
-    probabilities, temperature = predictions.probabilities, calibration.temperature
-    if temperature != 1:
-        probabilities = finding_calibration.with_temperature(probabilities, temperature)
-    return choose_thresholds(predictions.labels, probabilities)
+def _with_temperature(predictions: Predictions, temperature: float) -> Predictions:
+    """Apply a temperature to predictions."""
+    if temperature == 1:
+        return predictions
+    scaling = finding_calibration if predictions.is_multilabel else class_calibration
+    return replace(predictions, probabilities=scaling.with_temperature(predictions.probabilities, temperature))
+
+
+def _thresholds_of_findings(predictions: Predictions, points: Sequence[OperatingPoint]) -> np.ndarray:
+    """Return the thresholds of the operating points, and for other findings those with the largest F1, float64 (k,)."""
+    thresholds = choose_thresholds(predictions.labels, predictions.probabilities)
+    for point in points:
+        thresholds[predictions.classes.index(point.name)] = point.threshold
+    return thresholds

@@ -22,13 +22,18 @@ class MemberWeighting:
             where the votes are divided by their sum. For findings, a regression is one on log odds, followed by a sigmoid, and
             the votes of an average are probabilities.
         temperature: Divisor of the logits of the result.
-        thresholds: For findings, the probability from which each counts as present, float64 (k,); None for classes.
+        is_multilabel: Whether the outputs are findings, of which an image may have several.
+        thresholds: Probability from which each decided class or finding counts as present, float64 (n_decided,); None without
+            decisions.
+        decided: Columns of the classes or findings that are decided; None for all of them.
     """
 
     kernel: np.ndarray
     bias: np.ndarray | None = None
     temperature: float = 1.0
+    is_multilabel: bool = False
     thresholds: np.ndarray | None = None
+    decided: tuple[int, ...] | None = None
 
     @property
     def voters(self) -> list[int]:
@@ -47,8 +52,8 @@ def combine_networks(networks: Sequence[keras.Model], vote: MemberWeighting, *, 
         mirrored: Whether the probabilities of each network are averaged over an image and its mirror image.
 
     Returns:
-        A model from (n, h, w, 1) to float32 (n, k); each row sums to 1. For findings, to a list of two outputs: the probability
-        of each finding, float32 (n, k), and the decision on it, int32 (n, k), 1 if the probability reaches the threshold.
+        A model from (n, h, w, 1) to probabilities, float32 (n, k); for classes, each row sums to 1. With thresholds, to a list
+        of two outputs: the probabilities, and the decisions, int32 (n, n_decided), 1 if the probability reaches the threshold.
     """
     pixels = keras.Input(networks[0].input_shape[1:], name="pixels")
     probabilities = []
@@ -58,17 +63,28 @@ def combine_networks(networks: Sequence[keras.Model], vote: MemberWeighting, *, 
         probabilities.append((of_image + network(ops.flip(pixels, axis=2))) / 2 if mirrored else of_image)
     x = layers.Concatenate(name="members", dtype="float32")(probabilities) if len(probabilities) > 1 else probabilities[0]
     if vote.bias is not None:
-        x = ops.log(ops.maximum(x, _MIN_PROBABILITY)) if vote.thresholds is None else _log_odds(x)
+        x = _log_odds(x) if vote.is_multilabel else ops.log(ops.maximum(x, _MIN_PROBABILITY))
     n_classes = vote.kernel.shape[-1]
     weighting = layers.Dense(n_classes, use_bias=vote.bias is not None, dtype="float32", name="weighting")
     votes = weighting(x)
     kernel = vote.kernel[vote.voters].reshape(-1, n_classes)
     weighting.set_weights([kernel] if vote.bias is None else [kernel, vote.bias])
-    if vote.thresholds is not None:
-        found = _of_findings(votes if vote.bias is None else ops.sigmoid(votes), vote.temperature)
-        return keras.Model(pixels, [found, _decisions(found, vote.thresholds)], name="ensemble")
+    combined = _of_findings(votes, vote) if vote.is_multilabel else _of_classes(votes, vote)
+    if vote.thresholds is None:
+        return keras.Model(pixels, combined, name="ensemble")
+    combined = layers.Identity(name="probabilities", dtype="float32")(combined)
+    decided = combined if vote.decided is None else ops.take(combined, vote.decided, axis=1)
+    return keras.Model(pixels, [combined, _decisions(decided, vote.thresholds)], name="ensemble")
+
+
+def _of_classes(votes: keras.KerasTensor, vote: MemberWeighting) -> keras.KerasTensor:
     combined = votes / ops.sum(votes, axis=1, keepdims=True) if vote.bias is None else ops.softmax(votes)
-    return keras.Model(pixels, _with_temperature(combined, vote.temperature), name="ensemble")
+    return _with_temperature(combined, vote.temperature)
+
+
+def _of_findings(votes: keras.KerasTensor, vote: MemberWeighting) -> keras.KerasTensor:
+    probabilities = votes if vote.bias is None else ops.sigmoid(votes)
+    return probabilities if vote.temperature == 1 else ops.sigmoid(_log_odds(probabilities) / vote.temperature)
 
 
 def _with_temperature(probabilities: keras.KerasTensor, temperature: float) -> keras.KerasTensor:
@@ -81,12 +97,6 @@ def _with_temperature(probabilities: keras.KerasTensor, temperature: float) -> k
 
 def _log_odds(probabilities: keras.KerasTensor) -> keras.KerasTensor:
     return ops.log(ops.maximum(probabilities, _MIN_PROBABILITY)) - ops.log(ops.maximum(1 - probabilities, _MIN_PROBABILITY))
-
-
-def _of_findings(probabilities: keras.KerasTensor, temperature: float) -> keras.KerasTensor:
-    if temperature != 1:
-        probabilities = ops.sigmoid(_log_odds(probabilities) / temperature)
-    return layers.Identity(name="probabilities", dtype="float32")(probabilities)
 
 
 def _decisions(probabilities: keras.KerasTensor, thresholds: np.ndarray) -> keras.KerasTensor:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-_Predict = Callable[[np.ndarray], Sequence[np.ndarray]]  # the outputs: probabilities, and for findings decisions
+_Predict = Callable[[np.ndarray], Sequence[np.ndarray]]  # the outputs: probabilities, and decisions if there are thresholds
 
 
 def _open_keras(file: str) -> _Predict:

@@ -14,11 +14,12 @@ import numpy as np
 from automl_cxr.data.decode import DEFAULT_FIT, check_fit, decode_image_in_pool, decoder_warnings_off, fit_square
 from automl_cxr.ensemble.combiner_protocol import Combiner
 from automl_cxr.ensemble.combiners import WeightedAverage, combiner_from_record
-from automl_cxr.errors import DataError, StudyError, UnknownNameError, UnreadableImageError
+from automl_cxr.errors import DataError, StudyError, UnknownNameError, UnreadableImageError, UsageError
 from automl_cxr.io import sha256_of_file
 from automl_cxr.prefetch import Prefetched
 from automl_cxr.results.recommendation_record import Recommendation, load_recommendation
 from automl_cxr.results.study_data import load_trial_config
+from automl_cxr.scoring.operating_points import OperatingPoint, point_from_record
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.study.source_overlap import source_warnings
 from automl_cxr.study.store import PREDICTIONS_FILE, StudyStore
@@ -74,6 +75,7 @@ class Classifier:
         notes: Messages for the user about the choice of the classifier.
         thresholds: For findings, the probability from which each counts as present, chosen on the images of ``predictions``;
             None for classes.
+        operating_points: Thresholds that were chosen for stated aims; those of findings are also in ``thresholds``.
     """
 
     name: str
@@ -88,6 +90,7 @@ class Classifier:
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     thresholds: tuple[float, ...] | None = None
+    operating_points: tuple[OperatingPoint, ...] = ()
 
     @property
     def is_multilabel(self) -> bool:
@@ -99,8 +102,24 @@ class Classifier:
         """The thresholds as float64 (n_classes,); None for classes."""
         return None if self.thresholds is None else np.array(self.thresholds, np.float64)
 
+    @property
+    def decision_thresholds(self) -> dict[str, float]:
+        """The threshold of each class or finding that is decided: all findings, or the classes with an operating point."""
+        if self.thresholds is not None:
+            return dict(zip(self.classes, self.thresholds, strict=True))
+        return {point.name: point.threshold for point in self.operating_points}
+
     def with_mirrored_view(self) -> Classifier:
-        """Return the same classifier with probabilities that are averaged over an image and its mirror image."""
+        """Return the same classifier with probabilities that are averaged over an image and its mirror image.
+
+        Raises:
+            UsageError: It has operating points, which were chosen for the probabilities of the images alone.
+        """
+        if self.operating_points and not self.mirrored:
+            raise UsageError(
+                f"The operating points of {self.name} were chosen for the images alone; received --mirrored. Omit it, or build "
+                "an ensemble without --operating-point."
+            )
         return self if self.mirrored else replace(self, name=f"{self.name}, mirrored view averaged", mirrored=True)
 
     def predict(
@@ -344,13 +363,25 @@ def load_ensemble(folder: Path) -> Classifier:
         warnings = tuple(map(str, record.get("warnings", ())))
         mirrored = record.get("mirrored", False) is True
         thresholds = _read_thresholds(record, len(classes))
+        points = tuple(map(point_from_record, record.get("operating_points", ())))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{folder} is not an ensemble folder ({error}). Create one with `automl-cxr ensemble build`."
         ) from error
     name, predictions = f"ensemble {folder.resolve().name}", folder / PREDICTIONS_FILE
     return Classifier(
-        name, study, split_digest, members, rule, classes, predictions, folder, mirrored, warnings, thresholds=thresholds
+        name,
+        study,
+        split_digest,
+        members,
+        rule,
+        classes,
+        predictions,
+        folder,
+        mirrored,
+        warnings,
+        thresholds=thresholds,
+        operating_points=points,
     )
 
 

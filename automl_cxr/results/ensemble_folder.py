@@ -84,7 +84,7 @@ class EnsembleFolder:
 
         Raises:
             UsageError: The named folder contains something else than an ensemble of the same members, or an ensemble with
-                other weights that was evaluated on the test part.
+                other weights or thresholds that was evaluated on the test part.
             OSError: The folder cannot be written.
         """
         record = _read_record(partial)
@@ -129,9 +129,17 @@ def _conflict(folder: Path, record: Mapping[str, Any]) -> str | None:
         return None
     if _digests(former) != _digests(record) and not (record.get(RECOMMENDED) and _is_unused_recommendation(former)):
         return f"is an ensemble of other members ({', '.join(str(row.get('name')) for row in former['members'])})"
-    if "test" in former and "rule" in record and former.get("rule") != record["rule"]:
-        return "is an ensemble with other weights that was evaluated on the test part"
+    if "test" in former and "rule" in record:
+        if former["rule"] != record["rule"]:
+            return "is an ensemble with other weights that was evaluated on the test part"
+        if _decisions(former) != _decisions(record):
+            return "is an ensemble with other thresholds that was evaluated on the test part"
     return None
+
+
+def _decisions(record: Mapping[str, Any]) -> tuple[Any, dict[str, float]]:
+    """Return the thresholds of findings, and those of operating points by class or finding."""
+    return record.get("thresholds"), {point["name"]: point["threshold"] for point in record.get("operating_points", ())}
 
 
 def _other_files(folder: Path) -> list[str]:

@@ -71,6 +71,7 @@ def write_ensemble(folder: Path, combination: Combination, rows: Sequence[dict[s
         "task": predictions.task,
         "classes": predictions.classes,
         "thresholds": None if predictions.thresholds is None else predictions.thresholds.tolist(),
+        "operating_points": [point.to_record() for point in combination.operating_points],
         "n_images": len(predictions),
         "n_patients": len(set(predictions.patients)),
         "rule": combination.combiner.to_record(),

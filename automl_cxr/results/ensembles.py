@@ -23,7 +23,9 @@ from automl_cxr.results.ensemble_folder import EnsembleFolder
 from automl_cxr.results.ensemble_record import copy_members, table_row, trial_row, write_ensemble
 from automl_cxr.results.export import Export, export_classifier
 from automl_cxr.results.study_data import load_trial_config
+from automl_cxr.scoring.aims import DEFAULT_CONFIDENCE, Request
 from automl_cxr.scoring.metrics import find_normal_class
+from automl_cxr.scoring.operating_points import OperatingPoint, check_confidence, point_from_record
 from automl_cxr.scoring.prediction_tables import PredictionTable, read_prediction_tables
 from automl_cxr.scoring.predictions import Predictions, align
 from automl_cxr.study.provenance import describe_versions
@@ -110,6 +112,8 @@ def build_ensemble(
     seed: int | None = None,
     name: str | None = None,
     mirrored: bool = False,
+    operating_point: str | Sequence[str] = (),
+    confidence: float = DEFAULT_CONFIDENCE,
 ) -> BuiltEnsemble:
     """Combine trials of a study that have a model, and write the ensemble's folder.
 
@@ -127,10 +131,13 @@ def build_ensemble(
             number if an ensemble of other members has this name. An ensemble of the same members is replaced.
         mirrored: Whether the ensemble averages the probabilities of each network over an image and its mirror image. The
             weights are fitted to the stored predictions, which are those of the images alone.
+        operating_point: Aims for which thresholds are chosen and stored, such as "sensitivity>=0.95"; see ``scoring.aims``.
+        confidence: Probability with which new patients meet an aim for sensitivity or specificity; 0: no margin for chance.
 
     Raises:
-        UsageError: ``top`` is below 1, both ``members`` and ``diverse`` are given, the method is unknown, the name is not
-            a valid folder name, or its folder contains something else than an ensemble of the same members.
+        UsageError: An aim is unknown or cannot be reached, ``top`` is below 1, both ``members`` and ``diverse`` are given, the
+            method is unknown, the name is not a valid folder name, or its folder contains something else than an ensemble of
+            the same members.
         StudyError: No finished trial that satisfies the requirements of the study has a model, or a trial in ``members`` has
             none.
         DataError: A table cannot be read, or has other images or classes.
@@ -144,6 +151,12 @@ def build_ensemble(
     if method not in (AUTO, *METHODS):
         raise UnknownNameError("ensemble method", method, (AUTO, *METHODS))
     _check_name(name)
+    aims = _parse_aims(operating_point, confidence)
+    if mirrored and aims:
+        raise UsageError(
+            "Thresholds are chosen on stored predictions, which are those of the images alone; received --operating-point and "
+            "--mirrored. Omit one of them."
+        )
     seed = store.spec.seed if seed is None else seed
     resolved_objective = objective_of_study(store, objective)
     trials = _choose_trials(store, top, members, diverse, resolved_objective)
@@ -163,6 +176,8 @@ def build_ensemble(
             method=method,
             objective=resolved_objective,
             settings=_seeded(settings, seed),
+            aims=aims,
+            confidence=confidence,
         )
         write_ensemble(partial, combination, rows, {**study_context(store), "mirrored": mirrored})
         folder = destination.publish(partial)
@@ -178,6 +193,8 @@ def build_ensemble_of_tables(
     settings: GeneticSettings | None = None,
     seed: int = 0,
     name: str | None = None,
+    operating_point: str | Sequence[str] = (),
+    confidence: float = DEFAULT_CONFIDENCE,
 ) -> BuiltEnsemble:
     """Combine tables of predictions without models, and write ``ensembles/<name>`` in the current folder.
 
@@ -190,14 +207,17 @@ def build_ensemble_of_tables(
         settings: Settings of the genetic algorithm.
         seed: Seed of the genetic algorithm.
         name: Name of the folder, as for ``build_ensemble``.
+        operating_point: Aims for which thresholds are chosen, as for ``build_ensemble``.
+        confidence: Probability with which new patients meet an aim, as for ``build_ensemble``.
 
     Raises:
-        UsageError: There is no table, the method, objective or class is unknown, the name is not a valid folder name, or its
-            folder contains something else than an ensemble of the same members.
+        UsageError: An aim is unknown or cannot be reached, there is no table, the method, objective or class is unknown, the
+            name is not a valid folder name, or its folder contains something else than an ensemble of the same members.
         DataError: A table cannot be read, has no labels, or has other images, labels or classes than the first.
         StudyError: The folder cannot be written.
     """
     _check_name(name)
+    aims = _parse_aims(operating_point, confidence)
     tables = read_prediction_tables(predictions)
     check_method(method, len(tables))
     classes = tables[0].predictions.classes if tables else ()
@@ -214,6 +234,8 @@ def build_ensemble_of_tables(
         method=method,
         objective=Objective.named(objective, normal_class=normal, task=task, classes=classes),
         settings=_seeded(settings, seed),
+        aims=aims,
+        confidence=confidence,
     )
     with destination.staged() as partial:
         context = {
@@ -233,7 +255,9 @@ def _normal_class(classes: tuple[str, ...], name: str | None, task: str) -> int 
     return find_normal_class(classes) if name is None else classes.index(name)
 
 
-def apply_ensemble(folder: Path, predictions: Sequence[str | os.PathLike[str]]) -> tuple[Predictions, tuple[str, ...]]:
+def apply_ensemble(
+    folder: Path, predictions: Sequence[str | os.PathLike[str]]
+) -> tuple[Predictions, tuple[OperatingPoint, ...], tuple[str, ...]]:
     """Combine the predictions of the members for other images by the rule of an ensemble.
 
     Args:
@@ -241,7 +265,8 @@ def apply_ensemble(folder: Path, predictions: Sequence[str | os.PathLike[str]]) 
         predictions: One table for each member, in the order in which the ensemble was built; labels are optional.
 
     Returns:
-        The predictions of the ensemble, and messages about the columns that are used of tables and conversions of their scores.
+        The predictions of the ensemble, its operating points, and messages about the columns that are used of tables and
+        conversions of their scores.
 
     Raises:
         DataError: The folder contains no ensemble, or a table cannot be read or has other images or classes.
@@ -252,6 +277,7 @@ def apply_ensemble(folder: Path, predictions: Sequence[str | os.PathLike[str]]) 
         names, classes = [str(row["name"]) for row in record["members"]], tuple(map(str, record["classes"]))
         rule = combiner_from_record(record["rule"], n_members=len(names), n_classes=len(classes))
         task, thresholds = str(record.get("task", MULTICLASS)), record.get("thresholds")
+        points = tuple(map(point_from_record, record.get("operating_points", ())))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{folder} is not an ensemble folder ({error}). Create one with `automl-cxr ensemble build`."
@@ -265,7 +291,7 @@ def apply_ensemble(folder: Path, predictions: Sequence[str | os.PathLike[str]]) 
     combined = Predictions(
         images.ids, images.labels, rule.combine(probabilities), images.classes, images.patients, thresholds=thresholds
     )
-    return combined, _notes(tables)
+    return combined, points, _notes(tables)
 
 
 def objective_of_study(store: StudyStore, name: str | None = None) -> Objective:
@@ -331,6 +357,11 @@ def study_context(store: StudyStore) -> dict[str, Any]:
 
 def _seeded(settings: GeneticSettings | None, seed: int) -> GeneticSettings:
     return GeneticSettings(**{**asdict(settings or DEFAULT_SETTINGS), "seed": seed})
+
+
+def _parse_aims(texts: str | Sequence[str], confidence: float) -> list[Request]:
+    check_confidence(confidence)
+    return [Request.parse(text) for text in ([texts] if isinstance(texts, str) else texts)]
 
 
 def _check_name(name: str | None) -> None:

@@ -16,6 +16,7 @@ from automl_cxr.errors import AutomlCxrError, DataError, UnknownNameError, Usage
 from automl_cxr.results.classifier import Classifier
 from automl_cxr.results.ensemble_record import record_test_opening
 from automl_cxr.results.finding_scores import score_findings
+from automl_cxr.results.operating_scores import score_operating_points
 from automl_cxr.results.outcome_tables import calibration_table, net_benefits
 from automl_cxr.results.set_coverage import SetCoverage
 from automl_cxr.results.study_data import load_study_dataset
@@ -52,6 +53,8 @@ class Evaluation:
         site: Name of the external site, whose classes may be a part of those of the study; empty for a part of the study.
         notes: Sentences for the user on the images of the site, and on findings without a score.
         normal_class: Index of the class without a finding, if it is known.
+        operating_points: Scores at the frozen operating points of the classifier, see
+            ``results.operating_scores.OperatingScores``; None if it has none.
         set_coverage: Coverage of conformal sets on the test part or the site; None for other parts, or if it is not known.
     """
 
@@ -69,6 +72,7 @@ class Evaluation:
     site: str = ""
     notes: tuple[str, ...] = ()
     normal_class: int | None = None
+    operating_points: pd.DataFrame | None = None
     set_coverage: SetCoverage | None = None
 
     @cached_property
@@ -144,14 +148,14 @@ def evaluate(
             )
         out_of_fold = Predictions.from_npz(classifier.predictions)
         evaluation = _score(classifier, part, out_of_fold, {}, spec.normal_index, spec.seed)
-        return replace(evaluation, out_of_fold=True, warnings=warnings)
+        return with_operating_scores(replace(evaluation, out_of_fold=True, warnings=warnings), classifier)
     dataset = load_study_dataset(store, data)
     with contextlib.suppress(AutomlCxrError):  # for other commands, which may not find the images of an earlier version's study
         find_hashes(store.folder, root=dataset.root)
     images = split.test if part == "test" else getattr(split, part).images
     predictions, unreadable = _predict(classifier, dataset, images, on_progress)
     evaluation = _score(classifier, part, predictions, unreadable, spec.normal_index, spec.seed)
-    evaluation = replace(evaluation, warnings=warnings)
+    evaluation = with_operating_scores(replace(evaluation, warnings=warnings), classifier)
     if part != "test":
         return evaluation
     n_opened = store.record_test_opening(classifier.name, evaluation.scores)
@@ -162,9 +166,18 @@ def evaluate(
     return evaluation
 
 
+def with_operating_scores(evaluation: Evaluation, classifier: Classifier) -> Evaluation:
+    """Return an evaluation with the scores of the classifier's operating points, if it has any."""
+    points = classifier.operating_points
+    if not points:
+        return evaluation
+    scores = score_operating_points(points, evaluation.predictions, place=evaluation.place)
+    return replace(evaluation, operating_points=scores.table, warnings=(*evaluation.warnings, *scores.warnings))
+
+
 def _test_record(evaluation: Evaluation) -> dict[str, object]:
     """Return the entries of an evaluation for an ensemble's record and model card."""
-    predictions = evaluation.predictions
+    predictions, points = evaluation.predictions, evaluation.operating_points
     return {
         "n_images": len(predictions),
         "n_patients": len(set(predictions.patients)),
@@ -174,6 +187,7 @@ def _test_record(evaluation: Evaluation) -> dict[str, object]:
             {"metric": name, "score": evaluation.scores[name], "low": interval.low, "high": interval.high}
             for name, interval in evaluation.intervals.items()
         ],
+        "operating_points": [] if points is None else points.to_dict(orient="records"),
     }
 
 

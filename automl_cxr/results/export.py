@@ -63,9 +63,10 @@ def export_classifier(
 ) -> Export:
     """Write a classifier with all its members and their weights as one file.
 
-    The model takes raw grey pixels 0..255, float32 (n, h, w, 1), and returns probabilities (n, n_classes). For findings it has
-    two outputs, probabilities and decisions (1 where the probability reaches the threshold), in every format. The file is
-    loaded in a separate process and compared with ``predict`` before it replaces an existing file.
+    The model takes raw grey pixels 0..255, float32 (n, h, w, 1), and returns probabilities (n, n_classes). For findings, and
+    for classes with an operating point, it has two outputs, probabilities and decisions (1 where the probability reaches the
+    threshold), in every format. The file is loaded in a separate process and compared with ``predict`` before it replaces an
+    existing file.
 
     Args:
         classifier: Classifier of a trial or an ensemble.
@@ -182,15 +183,20 @@ def _describe(classifier: Classifier, file_format: str) -> dict[str, Any]:
 
 
 def _describe_outputs(classifier: Classifier) -> dict[str, Any]:
-    n_classes = len(classifier.classes)
-    if classifier.thresholds is None:
-        return {"output": f"probabilities, float32 (n, {n_classes}), rows sum to 1"}
-    return {
-        "task": MULTILABEL,
-        "output": f"probabilities, float32 (n, {n_classes}), each from 0 to 1",
-        "second_output": f"decisions, int32 (n, {n_classes}), 1 where the probability is at least the threshold, else 0",
-        "thresholds": dict(zip(classifier.classes, classifier.thresholds, strict=True)),
-    }
+    n_classes, thresholds = len(classifier.classes), classifier.decision_thresholds
+    if classifier.is_multilabel:
+        outputs: dict[str, Any] = {"task": MULTILABEL, "output": f"probabilities, float32 (n, {n_classes}), each from 0 to 1"}
+    else:
+        outputs = {"output": f"probabilities, float32 (n, {n_classes}), rows sum to 1"}
+    if thresholds:
+        names = "" if classifier.is_multilabel else f" of {', '.join(thresholds)}"
+        outputs["second_output"] = (
+            f"decisions{names}, int32 (n, {len(thresholds)}), 1 where the probability is at least the threshold, else 0"
+        )
+        outputs["thresholds"] = thresholds
+    if classifier.operating_points:
+        outputs["operating_points"] = [point.to_record() for point in classifier.operating_points]
+    return outputs
 
 
 def _write(classifier: Classifier, file: Path, file_format: str, facts: dict[str, Any]) -> None:
@@ -209,7 +215,15 @@ def _write(classifier: Classifier, file: Path, file_format: str, facts: dict[str
 
 def _weighting_of(classifier: Classifier) -> MemberWeighting:
     weighting = _to_weighting(classifier.rule, len(classifier.members), len(classifier.classes))
-    return weighting if classifier.thresholds is None else replace(weighting, thresholds=np.asarray(classifier.thresholds))
+    thresholds = classifier.decision_thresholds
+    if not thresholds:
+        return weighting
+    return replace(
+        weighting,
+        is_multilabel=classifier.is_multilabel,
+        thresholds=np.array(list(thresholds.values()), np.float64),
+        decided=None if classifier.is_multilabel else tuple(map(classifier.classes.index, thresholds)),
+    )
 
 
 def _to_weighting(rule: Combiner, n_members: int, n_classes: int) -> MemberWeighting:
@@ -250,7 +264,9 @@ def _compare(classifier: Classifier, file: Path, file_format: str, size: int, fi
         pixels = np.stack([fit_square(decode_image(image), size, fit) for image in images])[..., None].astype(np.float32)
         exported, *decisions = _predict_in_other_process(file, file_format, pixels, Path(folder))
     difference = float(np.abs(exported - expected).max())
-    if classifier.thresholds is not None and not np.array_equal(decisions, [exported >= np.asarray(classifier.thresholds)]):
+    thresholds = classifier.decision_thresholds
+    decided = exported[:, list(map(classifier.classes.index, thresholds))] >= np.array(list(thresholds.values()))
+    if thresholds and not np.array_equal(decisions, [decided]):
         raise ExportError(
             f"The decisions of an exported file must follow from its probabilities and the thresholds; those of the file of "
             f"--format {file_format} do not, and it was deleted. Choose another --format."

@@ -11,7 +11,7 @@ import pandas as pd
 
 from automl_cxr.errors import UnknownNameError
 from automl_cxr.results.classifier import Classifier
-from automl_cxr.results.evaluation import Evaluation
+from automl_cxr.results.evaluation import Evaluation, with_operating_scores
 from automl_cxr.results.external_predictions import (
     DecodedSite,
     Model,
@@ -177,7 +177,7 @@ def evaluate_site(
     predictions = predict_classifier(classifier, decoded, on_progress=on_progress)
     if predictions.is_multilabel:
         found = score_findings(predictions, seed=store.spec.seed, n_resamples=n_resamples)
-        return Evaluation(
+        evaluation = Evaluation(
             classifier=classifier.name,
             part="external",
             predictions=predictions,
@@ -190,6 +190,7 @@ def evaluate_site(
             site=site.name,
             notes=(*site.notes, *found.notes),
         )
+        return with_operating_scores(evaluation, classifier)
     labels, probabilities, normal_class = predictions.labels, predictions.probabilities, store.spec.normal_index
     present = np.unique(labels).tolist()
     defined = metrics_for(predictions.classes, normal_class=normal_class, present=present)
@@ -211,7 +212,7 @@ def evaluate_site(
     )
     per_class["images"] = counts.sum(axis=1)
     columns = pd.Index(predictions.classes, name="predicted")
-    return Evaluation(
+    evaluation = Evaluation(
         classifier=classifier.name,
         part="external",
         predictions=predictions,
@@ -225,3 +226,4 @@ def evaluate_site(
         notes=site.notes,
         normal_class=normal_class,
     )
+    return with_operating_scores(evaluation, classifier)

@@ -32,6 +32,7 @@ def model_card(record: Mapping[str, Any]) -> str:
         "Members": _members(record),
         "Combination": _combination(record),
         **({} if record.get("thresholds") is None else {"Thresholds": _thresholds(record)}),
+        **({"Operating points": _operating_points(record)} if record.get("operating_points") else {}),
         "Scores on the validation images": _validation(record),
         "Scores on the test part": _test(record),
         "Versions": [", ".join(f"{name} {version}" for name, version in record.get("versions", {}).items()) or "Unknown."],
@@ -72,11 +73,41 @@ def _classes(record: Mapping[str, Any]) -> list[str]:
 def _thresholds(record: Mapping[str, Any]) -> list[str]:
     """Return the table of the thresholds of findings."""
     rows = [[name, f"{one:.4f}"] for name, one in zip(record["classes"], record["thresholds"], strict=True)]
-    text = (
-        "A finding is reported if its probability is at least its threshold. The thresholds were chosen to maximise F1 on the "
-        "images on which the ensemble was fitted; another use needs other thresholds."
-    )
+    n_points, n_findings = len(record.get("operating_points", ())), len(record["classes"])
+    which = {0: "The thresholds", n_findings: ""}.get(n_points, "Those of findings without an operating point")
+    text = "A finding is reported if its probability is at least its threshold."
+    if which:
+        text += (
+            f" {which} were chosen to maximise F1 on the images on which the ensemble was fitted; another use needs other "
+            "thresholds."
+        )
     return [text, "", *_table(["finding", "threshold"], rows)]
+
+
+def _operating_points(record: Mapping[str, Any]) -> list[str]:
+    """Return how the thresholds were chosen for the stated aims, and their scores on the images of the choice."""
+    rows = [
+        [
+            point["name"],
+            point["aim"],
+            f"{point['confidence']:.0%}" if point["confidence"] else "no margin",
+            f"{point['threshold']:.4f}",
+            _number(point["sensitivity"]),
+            _number(point["specificity"]),
+            f"{point['n_positive']:,} ({point['n_positive_patients']:,})",
+            f"{point['n_negative']:,} ({point['n_negative_patients']:,})",
+        ]
+        for point in record["operating_points"]
+    ]
+    where = "out-of-fold predictions" if record["n_folds"] else "predictions for the images on which the ensemble was fitted"
+    text = (
+        "A class or finding is decided to be present if its probability is at least the threshold, whatever the other "
+        f"probabilities are. The thresholds were chosen on {where}, and do not change. New patients who are like those of the "
+        "study meet an aim with the stated confidence; `no margin` is a threshold that is best on these images. Sensitivity "
+        "and specificity are those on these images. Another prevalence changes PPV, NPV and the best threshold for a cost."
+    )
+    header = ["name", "aim", "confidence", "threshold", "sensitivity", "specificity", "positive images (patients)"]
+    return [text, "", *_table([*header, "negative images (patients)"], rows)]
 
 
 def _members(record: Mapping[str, Any]) -> list[str]:
@@ -138,7 +169,27 @@ def _test(record: Mapping[str, Any]) -> list[str]:
         *(f"\n**Warning**: {warning}" for warning in test.get("warnings", ())),
         "",
         *_metrics(test["metrics"]),
+        *_operating_scores(test.get("operating_points", ())),
     ]
+
+
+def _operating_scores(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the table of the scores at the frozen thresholds, if there are any."""
+    if not rows:
+        return []
+    cells = [
+        [
+            row.get("class", row.get("finding", "")),
+            row["aim"],
+            *(
+                f"{_number(row[kind])} ({_number(row[f'{kind}_low'])} to {_number(row[f'{kind}_high'])})"
+                for kind in ("sensitivity", "specificity", "ppv", "npv")
+            ),
+        ]
+        for row in rows
+    ]
+    text = "At the operating points, whose thresholds were not changed, with 95 % intervals by patient:"
+    return ["", text, "", *_table(["name", "aim", "sensitivity", "specificity", "PPV", "NPV"], cells)]
 
 
 def _metrics(rows: Sequence[Mapping[str, Any]]) -> list[str]:

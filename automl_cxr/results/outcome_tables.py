@@ -25,7 +25,7 @@ def calibration_table(predictions: Predictions) -> pd.DataFrame:
         found = recalibrate(outcome)
         rows.append(
             {
-                _name(predictions): outcome.name,
+                predictions.kind: outcome.name,
                 "observed": float(outcome.is_positive.mean()),
                 "expected": float(outcome.probabilities.mean()),
                 "slope": found.slope.value,
@@ -54,7 +54,3 @@ def net_benefits(
         table.insert(0, "outcome", outcome.name)
         tables.append(table.rename(columns={"low": "net_benefit_low", "high": "net_benefit_high"}))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-
-
-def _name(predictions: Predictions) -> str:
-    return "finding" if predictions.is_multilabel else "class"

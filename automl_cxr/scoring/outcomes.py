@@ -38,7 +38,7 @@ def outcomes_of(predictions: Predictions) -> list[Outcome]:
 
     Outcomes that no image or every image has are omitted.
     """
-    outcomes = [_outcome(predictions, number) for number in range(len(predictions.classes))]
+    outcomes = [outcome_of(predictions, number) for number in range(len(predictions.classes))]
     return [outcome for outcome in outcomes if outcome.has_both]
 
 
@@ -55,12 +55,18 @@ def decisions_of(predictions: Predictions, normal_class: int | None) -> list[Out
     """
     if normal_class is None or predictions.is_multilabel:
         return outcomes_of(predictions)
-    normal = _outcome(predictions, normal_class)
+    normal = outcome_of(predictions, normal_class)
     other = Outcome(f"not {normal.name}", ~normal.is_positive, 1 - normal.probabilities, normal.patients)
     return [other] if other.has_both else []
 
 
-def _outcome(predictions: Predictions, number: int) -> Outcome:
+def outcome_of(predictions: Predictions, number: int) -> Outcome:
+    """Return one class against the rest, or one finding over the images whose label is known.
+
+    Args:
+        predictions: Labelled predictions.
+        number: Index of the class or finding.
+    """
     name, probabilities = predictions.classes[number], predictions.probabilities[:, number].astype(np.float64)
     if not predictions.is_multilabel:
         return Outcome(name, predictions.labels == number, probabilities, predictions.patients)

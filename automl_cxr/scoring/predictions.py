@@ -77,6 +77,11 @@ class Predictions:
         return self.labels.ndim == 2
 
     @property
+    def kind(self) -> str:
+        """What the columns are, "class" or "finding", for the headers of tables."""
+        return "finding" if self.is_multilabel else "class"
+
+    @property
     def predicted(self) -> np.ndarray:
         """The most probable class of each image, int64 (n,); in a tie the first one, as in ``numpy.argmax``."""
         return self.probabilities.argmax(axis=1)

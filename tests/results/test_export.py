@@ -88,7 +88,7 @@ def test_rules_and_thresholds_of_findings_are_part_of_the_exported_network(name)
     pixels = RNG.integers(0, 256, (20, 16, 16, 1)).astype(np.float32)
     expected = rule.combine(np.stack([np.asarray(network(pixels)) for network in networks]))
     thresholds = np.median(expected, axis=0).astype(np.float64)
-    model = combine_networks(networks, replace(export._to_weighting(rule, 3, 3), thresholds=thresholds))
+    model = combine_networks(networks, replace(export._to_weighting(rule, 3, 3), is_multilabel=True, thresholds=thresholds))
     probabilities, decisions = (np.asarray(output) for output in model(pixels))
     assert probabilities == pytest.approx(expected, abs=TOLERANCE)
     assert decisions.tolist() == (probabilities >= thresholds).astype(int).tolist()
@@ -99,7 +99,7 @@ def test_a_threshold_of_double_precision_is_reached_by_the_same_float32_numbers(
     thresholds = np.array([float(probability), np.nextafter(float(probability), 1), np.nextafter(float(probability), 0)])
     inputs = keras.Input((1, 3, 1))
     network = keras.Model(inputs, keras.layers.Flatten()(inputs))
-    model = combine_networks([network], MemberWeighting(np.eye(3)[None], thresholds=thresholds))
+    model = combine_networks([network], MemberWeighting(np.eye(3)[None], is_multilabel=True, thresholds=thresholds))
     _, decisions = model(np.full((1, 1, 3, 1), probability, np.float32))
     assert np.asarray(decisions).tolist() == [[1, 0, 1]]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from automl_cxr.results.figures.ensembles import gains_table, plot_gains, plot_weights
 from automl_cxr.results.html_page import Part, Plot, Section, Table, Text
+from automl_cxr.results.operating_scores import operating_points_table
 from automl_cxr.results.report.report_data import ReportData
 from automl_cxr.results.report.text_format import counted
 
@@ -19,6 +20,7 @@ def ensembles_section(data: ReportData) -> Section:
     for name, record in list(data.ensembles.items())[:_MAX_ENSEMBLES]:
         parts += [
             Text(_describe(name, record)),
+            *_operating_points(name, record),
             Plot(plot_weights(record, f"Weights of ensemble {name}")),
             *_gains(name, record),
         ]
@@ -35,6 +37,19 @@ def _describe(name: str, record: Mapping[str, Any]) -> str:
     if recommended and recommended != record["method"]:
         text += f" Its out-of-fold score was not significantly better than that of the simpler method {recommended}."
     return text
+
+
+def _operating_points(name: str, record: Mapping[str, Any]) -> list[Part]:
+    points = record.get("operating_points")
+    if not points:
+        return []
+    where = "out of fold" if record["n_folds"] else "on the images on which it was fitted"
+    caption = (
+        f"Operating points of {name}, chosen {where}. New patients like these meet an aim with the stated confidence; without "
+        "a margin, the aim is met on these images only."
+    )
+    kind = "class" if record.get("thresholds") is None else "finding"
+    return [Table(operating_points_table(points, kind), caption)]
 
 
 def _gains(name: str, record: Mapping[str, Any]) -> list[Part]:

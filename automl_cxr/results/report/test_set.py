@@ -7,6 +7,7 @@ import pandas as pd
 from automl_cxr.results.html_page import Part, Section, Table, Text
 from automl_cxr.results.report.report_data import ReportData
 from automl_cxr.results.report.text_format import times
+from automl_cxr.results.tables import fold_intervals
 from automl_cxr.scoring.metrics import METRICS
 
 
@@ -24,6 +25,10 @@ def evaluations_section(data: ReportData) -> Section:
         if record.get("test"):
             caption = f"Ensemble {name} on {record['test']['n_images']:,} test images, with 95% intervals by patient"
             parts.append(Table(pd.DataFrame(record["test"]["metrics"]), caption))
+            points = record["test"].get("operating_points")
+            if points:
+                caption = f"Frozen operating points of {name} on the same images, with 95% intervals by patient"
+                parts.append(Table(fold_intervals(pd.DataFrame(points)), caption))
     return Section("Test part", parts)
 
 

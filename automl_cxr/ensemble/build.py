@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from automl_cxr.ensemble.combiners import WeightedAverage
 from automl_cxr.ensemble.cross_fitting import evolve_on_halves
 from automl_cxr.ensemble.exact_two_member import exact_two_member_weights
 from automl_cxr.ensemble.finding_combiners import AverageByFinding
-from automl_cxr.ensemble.finding_fits import fit_logit_mean, fit_stacking_of_findings
+from automl_cxr.ensemble.finding_fits import correct_intercepts, fit_logit_mean, fit_stacking_of_findings
 from automl_cxr.ensemble.finding_weight_scoring import FindingWeightScorer
 from automl_cxr.ensemble.fit_sample import sample_patients
 from automl_cxr.ensemble.genetic_settings import DEFAULT_SETTINGS, GeneticSettings
@@ -40,6 +41,8 @@ class Method:
         n_members: Required number of members; None for any number.
         fit_findings: The same for several findings; by default ``fit_classes``.
         is_costly: Whether fits for findings use a sample of the images if there are many.
+        correct_findings: Corrects a combiner that was fitted to a sample, in which rare findings are more frequent. Takes the
+            combiner, the label codes of the sample and those of all images; None if the combiner does not need it.
     """
 
     description: str
@@ -47,6 +50,7 @@ class Method:
     n_members: int | None = None
     fit_findings: Fit | None = None
     is_costly: bool = True
+    correct_findings: Callable[[Any, np.ndarray, np.ndarray], Combiner] | None = None
 
 
 def _average_of(find_weights: Callable[[BaseWeightScorer], np.ndarray]) -> Fit:
@@ -86,6 +90,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             fit_findings=lambda scorer, patients, settings: fit_stacking_of_findings(
                 scorer.probabilities, scorer.labels, patients, seed=settings.seed
             ),
+            correct_findings=correct_intercepts,
         ),
     }
 )
@@ -226,8 +231,11 @@ def fit_combiners(
     fitted = {}
     for method in methods:
         row = METHODS[method]
-        arguments = sample if row.is_costly else (scorer, patients, settings)
-        fitted[method] = (row.fit_findings or row.fit_classes)(*arguments)
+        used = sample if row.is_costly else (scorer, patients, settings)
+        combiner = (row.fit_findings or row.fit_classes)(*used)
+        if row.correct_findings is not None and used[0] is not scorer:
+            combiner = row.correct_findings(combiner, used[0].labels, scorer.labels)
+        fitted[method] = combiner
     return fitted
 
 

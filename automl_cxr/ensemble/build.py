@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -140,7 +140,7 @@ def fit_ensemble(
     """
     check_method(method, len(members))
     scorer, images = build_weight_scorer(members, objective)
-    return _score_fits(scorer, fit_combiners([method], scorer, images.patients, settings))[method]
+    return fit_methods([method], scorer, images.patients, settings)[method]
 
 
 def compare_methods(
@@ -158,7 +158,7 @@ def compare_methods(
     """
     scorer, images = build_weight_scorer(members, objective)
     names = methods_for(len(members)) if methods is None else methods
-    return _score_fits(scorer, fit_combiners(names, scorer, images.patients, settings))
+    return fit_methods(names, scorer, images.patients, settings)
 
 
 def methods_for(n_members: int) -> tuple[str, ...]:
@@ -181,8 +181,15 @@ def check_method(method: str, n_members: int) -> None:
         raise UsageError(f"The method '{method}' is for {METHODS[method].n_members} members; received {n_members}. Try ga.")
 
 
-def build_weight_scorer(members: Sequence[Predictions], objective: Objective) -> tuple[BaseWeightScorer, Predictions]:
+def build_weight_scorer(
+    members: Sequence[Predictions], objective: Objective, *, names: Sequence[str] = ()
+) -> tuple[BaseWeightScorer, Predictions]:
     """Match members' images by id and create their scorer.
+
+    Args:
+        members: Labelled predictions of each member.
+        objective: The metric that weightings are scored by.
+        names: Names of the members for messages; by default their numbers.
 
     Returns:
         The scorer, and the first member's predictions without thresholds. Both have the same order of images.
@@ -191,9 +198,9 @@ def build_weight_scorer(members: Sequence[Predictions], objective: Objective) ->
         UsageError: There is no member, or the objective needs a normal class and has none.
         DataError: Members differ in images, labels or classes, or a label is unknown.
     """
-    probabilities, images = align(members)
+    probabilities, images = align(members, names=names)
     images.require_labels()
-    images = replace(images, thresholds=None)
+    images = images.with_probabilities(images.probabilities)
     if images.is_multilabel:
         return FindingWeightScorer(probabilities, images.labels, objective=objective), images
     return WeightScorer(probabilities, images.labels, objective=objective), images
@@ -211,7 +218,7 @@ def ensemble_predictions(members: Sequence[Predictions], combiner: Combiner) -> 
         DataError: Members differ in images, labels or classes.
     """
     probabilities, images = align(members)
-    return replace(images, probabilities=combiner.combine(probabilities), thresholds=None)
+    return images.with_probabilities(combiner.combine(probabilities))
 
 
 def fit_combiners(
@@ -239,9 +246,11 @@ def fit_combiners(
     return fitted
 
 
-def _score_fits(scorer: BaseWeightScorer, combiners: Mapping[str, Combiner]) -> dict[str, FittedEnsemble]:
-    """Score combiners on the images of a scorer."""
+def fit_methods(
+    methods: Sequence[str], scorer: BaseWeightScorer, patients: Sequence[str], settings: GeneticSettings
+) -> dict[str, FittedEnsemble]:
+    """Fit combiners as ``fit_combiners``, and score them on the images of the scorer."""
     return {
         method: FittedEnsemble(method, combiner, scorer.objective.score(scorer.labels, combiner.combine(scorer.probabilities)))
-        for method, combiner in combiners.items()
+        for method, combiner in fit_combiners(methods, scorer, patients, settings).items()
     }

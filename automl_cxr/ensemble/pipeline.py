@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 
 from automl_cxr.data.patient_folds import patient_folds
-from automl_cxr.ensemble.build import AUTO, DEFAULT_METHOD, FittedEnsemble, build_weight_scorer, check_method, compare_methods
+from automl_cxr.ensemble.build import AUTO, DEFAULT_METHOD, FittedEnsemble, build_weight_scorer, check_method, fit_methods, methods_for
 from automl_cxr.ensemble.combiner_protocol import Combiner
 from automl_cxr.ensemble.combiners import CalibratedCombiner
 from automl_cxr.ensemble.finding_combiners import CalibratedFindings
 from automl_cxr.ensemble.genetic_settings import DEFAULT_SETTINGS, GeneticSettings
 from automl_cxr.ensemble.member_selection import near_duplicates
-from automl_cxr.ensemble.method_comparison import SIMPLEST, MethodComparison, compare_methods_out_of_fold
+from automl_cxr.ensemble.method_comparison import SIMPLEST, MethodComparison, compare_fits_out_of_fold
 from automl_cxr.ensemble.objective import MACRO_F1, Objective
 from automl_cxr.scoring import calibration as class_calibration
 from automl_cxr.scoring import finding_calibration
 from automl_cxr.scoring.intervals import Interval, bootstrap_interval
 from automl_cxr.scoring.metrics import METRICS
-from automl_cxr.scoring.predictions import Predictions, align
+from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.scoring.thresholds import choose_thresholds
 
 WITHOUT_COMPARISON = "average"
@@ -162,14 +162,11 @@ def combine_members(
         DataError: Members differ in images, labels or classes, or a label is unknown.
     """
     check_method(method, len(members))
-    probabilities, images = align(members, names=names)
-    images.require_labels()
-    images = replace(images, thresholds=None)
-    members = [replace(images, probabilities=one) for one in probabilities]
-    fitted = compare_methods(members, objective=objective, settings=settings, methods=compared)
-    comparison = compare_methods_out_of_fold(
-        members,
-        objective=objective,
+    scorer, images = build_weight_scorer(members, objective, names=names)
+    fitted = fit_methods(methods_for(len(members)) if compared is None else compared, scorer, images.patients, settings)
+    comparison = compare_fits_out_of_fold(
+        scorer,
+        images,
         settings=settings,
         methods=compared,
         fitted={name: one.combiner for name, one in fitted.items()},
@@ -183,17 +180,18 @@ def combine_members(
     if calibration.temperature != 1:
         calibrated = CalibratedFindings if images.is_multilabel else CalibratedCombiner
         combiner = calibrated(combiner, calibration.temperature)
-    predictions = replace(images, probabilities=combiner.combine(probabilities))
+    predictions = images.with_probabilities(combiner.combine(scorer.probabilities))
     if images.is_multilabel:
-        predictions = replace(predictions, thresholds=_choose_thresholds(out_of_fold or predictions, calibration))
-    pairs = near_duplicates(build_weight_scorer(members, objective)[0])
+        thresholds = _choose_thresholds(out_of_fold or predictions, calibration)
+        predictions = predictions.with_probabilities(predictions.probabilities, thresholds)
+    pairs = near_duplicates(scorer)
     return Combination(
         names=tuple(names),
         method=method,
         is_chosen=is_chosen,
         objective=objective,
         combiner=combiner,
-        member_scores=tuple(objective.score(images.labels, one) for one in probabilities),
+        member_scores=tuple(objective.score(images.labels, one) for one in scorer.probabilities),
         fitted=fitted,
         comparison=comparison,
         calibration=calibration,

@@ -71,6 +71,7 @@ def _build(row: MetricRow) -> Metric:
         of_confusions=by_task[MULTICLASS].of_confusions if MULTICLASS in by_task else None,
         of_counts=by_task[MULTILABEL].of_counts if MULTILABEL in by_task else None,
         of_influence=of_influence if any(metric.of_influence is not None for metric in by_task.values()) else None,
+        prepare=by_task[MULTILABEL].prepare if MULTILABEL in by_task else None,
         of_stacks=lambda labels, *arguments: of_task(labels).score_stack(labels, *arguments),
         needs_normal_class=row.needs_normal_class,
         is_raised_by_noise=row.is_raised_by_noise,

@@ -28,8 +28,8 @@ def exchange_patients(counts: np.ndarray, part_of_patient: np.ndarray, patients:
 
     A round considers the part with the largest deviation, some of its patients and some of each other part, and makes the best
     exchange of two patients, or move of one. No exchange increases the sum over labels of (count - target)^2 / target, which
-    assignment minimises and in which rare findings count as much as frequent ones; and no part loses its last image with a label.
-    The result depends on the order of the patients only. Parts that deviate by at most one point are not changed.
+    assignment minimises and in which rare findings count as much as frequent ones; and no part loses its last image with a
+    label. The result depends on the order of the patients only. Parts that deviate by at most one point are not changed.
 
     Args:
         counts: Number of images of each patient with each finding, without it, and of all images, (n_patients, 2 * n_findings +

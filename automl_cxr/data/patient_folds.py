@@ -52,8 +52,8 @@ def assign_patients(
     is then closest to its share of every class. The result does not depend on the order of the images.
 
     Several findings are stratified iteratively (``iterative_stratification``), after each part got a patient with each finding
-    and one without it. Unknown labels do not count. If a prevalence then deviates by more than one point, patients are exchanged
-    (``patient_exchange``).
+    and one without it. Unknown labels do not count. If a prevalence then deviates by more than one point, patients are
+    exchanged (``patient_exchange``).
 
     Args:
         labels: Classes, integers (n,) from 0; or label codes (``tasks``) of several findings, (n, n_findings).

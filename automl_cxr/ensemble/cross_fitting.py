@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -38,7 +39,7 @@ def evolve_on_halves(
     evolved = []
     for part, name in _halves(scorer, patients, settings):
         # Weights by class start from the same seeds, of which greedy selection takes as long as the evolution.
-        seeds = scorer.compute_once(("seeds", *name), lambda part=part: seed_weights(part))
+        seeds = scorer.compute_once(("seeds", *name), functools.partial(seed_weights, part))
         evolved.append(evolve_weights(part, settings, by_class=by_class, seeds=seeds).weights)
     if by_class:
         evolved = [scorer.standardize(weights) for weights in evolved]

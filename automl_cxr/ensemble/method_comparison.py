@@ -90,9 +90,7 @@ def compare_methods_out_of_fold(
         UsageError: There is no member, or the objective needs a normal class and has none.
         DataError: Members differ in images, labels or classes, or a label is unknown.
     """
-    return compare_fits_out_of_fold(
-        *build_weight_scorer(members, objective), settings=settings, methods=methods, fitted=fitted
-    )
+    return compare_fits_out_of_fold(*build_weight_scorer(members, objective), settings=settings, methods=methods, fitted=fitted)
 
 
 def compare_fits_out_of_fold(

@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 
 from automl_cxr.data.patient_folds import patient_folds
-from automl_cxr.ensemble.build import AUTO, DEFAULT_METHOD, FittedEnsemble, build_weight_scorer, check_method, fit_methods, methods_for
+from automl_cxr.ensemble.build import (
+    AUTO,
+    DEFAULT_METHOD,
+    FittedEnsemble,
+    build_weight_scorer,
+    check_method,
+    fit_methods,
+    methods_for,
+)
 from automl_cxr.ensemble.combiner_protocol import Combiner
 from automl_cxr.ensemble.combiners import CalibratedCombiner
 from automl_cxr.ensemble.finding_combiners import CalibratedFindings

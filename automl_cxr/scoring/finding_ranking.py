@@ -96,9 +96,9 @@ def _sums_from(values: np.ndarray) -> np.ndarray:
 def sensitivity_influence(positive: np.ndarray, scores: np.ndarray, *, specificity: float) -> np.ndarray:
     """Compute the influence of each image on the sensitivity of one model at a given specificity.
 
-    A negative image changes the threshold, and the threshold changes the sensitivity by the slope of the ROC curve. The slope is
-    that of the curve over a quarter of the false positive rate on both sides, or over two standard errors of the rate if that is
-    more.
+    A negative image changes the threshold, and the threshold changes the sensitivity by the slope of the ROC curve. The slope
+    is that of the curve over a quarter of the false positive rate on both sides, or over two standard errors of the rate if
+    that is more.
 
     Args:
         positive: Whether each image is positive, (n,), with at least one of each kind.

@@ -14,7 +14,6 @@ from automl_cxr.errors import UsageError
 from automl_cxr.scoring.metric_table import Direction
 from automl_cxr.tasks import TASKS
 
-
 WeightedScore = Callable[[np.ndarray], np.ndarray]
 """A function of weights (n, n_resamples) that returns scores (n_resamples,)."""
 
@@ -41,8 +40,9 @@ class Metric:
         of_influence: Takes (labels, probabilities (n, k)) and returns the influence of each image on the score,
             float64 (n,), for intervals of many images (``finding_ranking.auc_influence``); None if there is no such function,
             or if it returns None because a class or finding has too few images.
-        prepare: For findings, takes (labels, probabilities (n, k)) and returns the part of ``of_weights`` that depends on weights:
-            a function of weights (n, n_resamples) that returns scores (n_resamples,); None if there is no such function.
+        prepare: For findings, takes (labels, probabilities (n, k)) and returns the part of ``of_weights`` that depends on
+            weights: a function of weights (n, n_resamples) that returns scores (n_resamples,); None if there is no such
+            function.
         of_stacks: Takes (labels, probabilities (..., n, k), normal_class or None) and returns scores (...); None if there
             is no such function.
         needs_normal_class: Whether the metric of classes is defined only if ``normal_class`` is known.

@@ -56,8 +56,8 @@ class FindingFunctions:
             function of label codes (n, k) and probabilities (..., n, k) that returns scores (...).
         weighted: Function with weights (n, n_resamples) as a third argument, and otherwise probabilities of one model, that
             returns scores (n_resamples,). Not for "counts", which are weighted themselves.
-        prepared: Instead of ``weighted``, a function without weights that returns a function of weights (n, n_resamples) to scores
-            (n_resamples,), so that values that do not depend on the weights are computed once.
+        prepared: Instead of ``weighted``, a function without weights that returns a function of weights (n, n_resamples) to
+            scores (n_resamples,), so that values that do not depend on the weights are computed once.
         influence: Optional function of presence (n,) and probabilities (n,), for "finding", that returns the influence of each
             image on the score, (n,), for intervals of many images (``finding_ranking.auc_influence``).
     """

@@ -204,7 +204,7 @@ def test_flipped_bits_of_all_arrays_are_found_when_the_images_are_first_read(tmp
 
 
 def test_flipped_bits_of_the_probabilities_are_found_in_a_later_file_of_the_same_images(tmp_path: Path) -> None:
-    """Arrays that have the checksums of an earlier file are not read again, so damage to them has no effect and is not found."""
+    """Arrays that have the checksums of an earlier file are not read again, so damage to them has no effect."""
     path = tmp_path / "valid.npz"
     draw().to_npz(path)
     Predictions.from_npz(path)

@@ -39,7 +39,8 @@ class FindingWeightScorer(BaseWeightScorer):
         _check_arrays(probabilities, labels)
         self.objective = objective
         self.n_members, self.n_images, self.n_classes = probabilities.shape
-        self.probabilities, self.labels = probabilities, labels.astype(np.int64)
+        # The labels of one finding are next to each other, because metrics read one finding after another.
+        self.probabilities, self.labels = probabilities, labels.astype(np.int64, order="F")
         self._by_finding = np.ascontiguousarray(probabilities.transpose(2, 0, 1), dtype=np.float32)
         self._products, self._mean_present, self._share_present = self._compute_moments()
 

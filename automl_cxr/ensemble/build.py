@@ -232,7 +232,7 @@ def fit_combiners(
         patients: The patient of each image, (n,).
         settings: Settings of the genetic algorithm.
     """
-    if scorer.labels.ndim == 1:
+    if not isinstance(scorer, FindingWeightScorer):
         return {method: METHODS[method].fit_classes(scorer, patients, settings) for method in methods}
     sample = sample_patients(scorer, patients, settings)
     fitted = {}

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from automl_cxr.data.iterative_stratification import count_labels
+from automl_cxr.ensemble.finding_weight_scoring import FindingWeightScorer
 from automl_cxr.ensemble.genetic_settings import GeneticSettings
-from automl_cxr.ensemble.weight_scorer_base import BaseWeightScorer
 
 MAX_FIT_IMAGES = 5_000
 MIN_FIT_LABELS = 100
@@ -18,8 +18,8 @@ _MAX_HALVINGS = 1  # halves of so many images differ little
 
 
 def sample_patients(
-    scorer: BaseWeightScorer, patients: Sequence[str], settings: GeneticSettings
-) -> tuple[BaseWeightScorer, Sequence[str], GeneticSettings]:
+    scorer: FindingWeightScorer, patients: Sequence[str], settings: GeneticSettings
+) -> tuple[FindingWeightScorer, Sequence[str], GeneticSettings]:
     """Draw patients until their images reach a number that determines the weights of some dozens of members.
 
     Patients are drawn at random, but first those with rare findings, until the sample has 100 images with each finding and 100
@@ -32,8 +32,8 @@ def sample_patients(
         settings: Settings of the genetic algorithm.
 
     Returns:
-        The scorer of the sample, its patients, and the settings with at most one halving; the arguments themselves for at most
-        5,000 images.
+        The scorer of the sample, which approximates areas under the ROC curve; its patients; and the settings with at most one
+        halving. The arguments themselves for at most 5,000 images.
     """
     if scorer.n_images <= MAX_FIT_IMAGES:
         return scorer, patients, settings
@@ -42,7 +42,7 @@ def sample_patients(
     order = np.random.default_rng(settings.seed).permutation(len(names))
     rows = np.flatnonzero(_draw(counts, order)[patient])
     fewer = replace(settings, halvings=min(settings.halvings, _MAX_HALVINGS))
-    return scorer.take(rows), [patients[row] for row in rows.tolist()], fewer
+    return scorer.take(rows, is_rounded=True), [patients[row] for row in rows.tolist()], fewer
 
 
 def _draw(counts: np.ndarray, order: np.ndarray) -> np.ndarray:

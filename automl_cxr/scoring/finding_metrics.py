@@ -143,6 +143,14 @@ def _of_findings(
 
     metric = _metric(row, of_stacks, lambda labels, probabilities, weights, _: prepare(labels, probabilities)(weights))
     metric = dataclasses.replace(metric, prepare=prepare)
+    if functions.rounded:
+        rounded = load_function(functions.rounded, row.parameters)
+        metric = dataclasses.replace(
+            metric,
+            of_rounded=lambda labels, probabilities: summary(
+                score_each_finding(rounded, labels[:, columns], probabilities[..., columns])
+            ),
+        )
     if not functions.influence:
         return metric
     influence = load_function(functions.influence, row.parameters)

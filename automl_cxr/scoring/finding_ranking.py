@@ -11,6 +11,8 @@ import numpy as np
 
 from automl_cxr.scoring.sorted_scores import last_of_equals, sort_scores
 
+_BITS_OF_LEVELS = 13
+
 
 def areas_under_roc(positive: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Area under the ROC curve of each row of scores, (..., n) to (...); NaN if all images are positive or negative.
@@ -26,6 +28,33 @@ def areas_under_roc(positive: np.ndarray, scores: np.ndarray) -> np.ndarray:
     position = np.arange(1.0, len(positive) + 1)  # sums of whole numbers in float64 are exact, and products are fast
     n_pairs = is_positive.astype(np.float64) @ position - n_positive * (n_positive + 1) / 2
     return (n_pairs - _tied_pairs(ordered, is_positive) / 2) / (n_positive * n_negative)
+
+
+def rounded_areas_under_roc(positive: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Approximate ``areas_under_roc`` from counts of rounded scores, which takes a tenth of the time of sorting them.
+
+    The scores of a row are rounded to at most 8,192 levels with nearly equal ratios, and rounded scores that are equal count
+    half. The error for some thousands of images is of the order of 1e-5.
+
+    Args:
+        positive: Whether each image is positive, (n,).
+        scores: float32, at least 0, (..., n).
+
+    Returns:
+        float64 (...); NaN if all images are positive or negative.
+    """
+    is_positive, is_negative = np.flatnonzero(positive), np.flatnonzero(~positive)
+    if not len(is_positive) or not len(is_negative):
+        return np.full(scores.shape[:-1], np.nan)
+    # The bits of non-negative numbers, as integers, have the order of the numbers and are nearly proportional to the logarithm.
+    bits = np.maximum(scores, 0).reshape(-1, scores.shape[-1]).view(np.int32)
+    n_pairs = np.empty(len(bits))
+    for number, row in enumerate(bits):
+        steps = row - row.min()
+        level = steps >> max(0, int(steps.max()).bit_length() - _BITS_OF_LEVELS)
+        n_negative = np.bincount(level[is_negative], minlength=int(level.max()) + 1)
+        n_pairs[number] = (n_negative.cumsum() - n_negative / 2)[level[is_positive]].sum()
+    return n_pairs.reshape(scores.shape[:-1]) / (len(is_positive) * len(is_negative))
 
 
 def _tied_pairs(ordered: np.ndarray, is_positive: np.ndarray) -> np.ndarray:

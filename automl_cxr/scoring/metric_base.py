@@ -45,6 +45,8 @@ class Metric:
             function.
         of_stacks: Takes (labels, probabilities (..., n, k), normal_class or None) and returns scores (...); None if there
             is no such function.
+        of_rounded: For findings, takes (labels, probabilities (..., n, k)) and returns approximate scores (...) for searches
+            that compare thousands of models; None if there is no such function.
         needs_normal_class: Whether the metric of classes is defined only if ``normal_class`` is known.
         is_raised_by_noise: Whether random errors of small samples make the score larger (``MetricRow``).
         tasks: The tasks for which the metric is defined.
@@ -62,6 +64,7 @@ class Metric:
     of_influence: Callable[[np.ndarray, np.ndarray], np.ndarray | None] | None = None
     prepare: Callable[[np.ndarray, np.ndarray], WeightedScore] | None = None
     of_stacks: Callable[[np.ndarray, np.ndarray, int | None], np.ndarray] | None = None
+    of_rounded: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
     needs_normal_class: bool = False
     is_raised_by_noise: bool = False
     tasks: tuple[str, ...] = TASKS

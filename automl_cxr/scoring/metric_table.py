@@ -54,6 +54,7 @@ class FindingFunctions:
             is known, that returns scores (...), NaN where undefined, of which the metric is the mean over the findings;
             "counts" for a function of counts (..., k, 4), see ``finding_counts``, that returns scores (...); "labels" for a
             function of label codes (n, k) and probabilities (..., n, k) that returns scores (...).
+        rounded: Optional function with the arguments of ``function``, for "finding", that computes approximate scores fast.
         weighted: Function with weights (n, n_resamples) as a third argument, and otherwise probabilities of one model, that
             returns scores (n_resamples,). Not for "counts", which are weighted themselves.
         prepared: Instead of ``weighted``, a function without weights that returns a function of weights (n, n_resamples) to
@@ -64,6 +65,7 @@ class FindingFunctions:
 
     function: str
     inputs: Literal["finding", "counts", "labels"] = "finding"
+    rounded: str = ""
     weighted: str = ""
     prepared: str = ""
     influence: str = ""
@@ -165,6 +167,7 @@ METRIC_ROWS = (
         ),
         findings=FindingFunctions(
             function="finding_ranking:areas_under_roc",
+            rounded="finding_ranking:rounded_areas_under_roc",
             weighted="ranking:weighted_auc",
             influence="finding_ranking:auc_influence",
         ),

@@ -73,6 +73,7 @@ def _build(row: MetricRow) -> Metric:
         of_influence=of_influence if any(metric.of_influence is not None for metric in by_task.values()) else None,
         prepare=by_task[MULTILABEL].prepare if MULTILABEL in by_task else None,
         of_stacks=lambda labels, *arguments: of_task(labels).score_stack(labels, *arguments),
+        of_rounded=by_task[MULTILABEL].of_rounded if MULTILABEL in by_task else None,
         needs_normal_class=row.needs_normal_class,
         is_raised_by_noise=row.is_raised_by_noise,
         tasks=row.tasks,

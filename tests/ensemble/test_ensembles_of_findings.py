@@ -160,6 +160,21 @@ def test_costly_fits_use_a_sample_of_the_patients(monkeypatch: pytest.MonkeyPatc
     assert sample.labels[::3].tolist() == scorer.labels[rows].tolist()
 
 
+def test_a_sample_is_scored_with_nearly_the_same_areas(monkeypatch: pytest.MonkeyPatch) -> None:
+    models = draw_models(3, n=1200)
+    for name in ("macro_auc", "auc_f2", "macro_f1"):
+        scorer, images = build_weight_scorer(models, objective(name))
+        assert isinstance(scorer, FindingWeightScorer)
+        monkeypatch.setattr(fit_sample, "MAX_FIT_IMAGES", 900)
+        sample = fit_sample.sample_patients(scorer, images.patients, QUICK)[0]
+        exact = FindingWeightScorer(sample.probabilities, sample.labels, objective=objective(name))
+        weights = np.random.default_rng(0).random((20, 3))
+        np.testing.assert_allclose(sample.score(weights), exact.score(weights), atol=1e-4, rtol=0)
+        rows = np.arange(450)
+        is_equal = sample.take(rows).score(weights) == exact.take(rows).score(weights)
+        assert is_equal.all() == (name == "macro_f1"), "halves of a sample are scored like the sample"
+
+
 def test_a_sample_keeps_the_images_with_rare_findings(monkeypatch: pytest.MonkeyPatch) -> None:
     first = draw_findings(3000, 3, unknown=0.5)
     labels = first.labels.copy()

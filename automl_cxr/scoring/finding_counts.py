@@ -49,10 +49,10 @@ class DecisionCounter:
 
     def count(self, weights: np.ndarray) -> np.ndarray:
         """Return the counts with weights (n, n_block), float64 (n_models, n_block, k, 4)."""
-        decided = (self._sums(cells, weights, self._shape) for cells in self._decided_by_label)
+        reported_present, reported_absent = (self._sums(cells, weights, self._shape) for cells in self._decided_by_label)
         n_present, n_unknown = (self._sums(cells, weights, (1, self._shape[1])) for cells in self._labels)
         n_images = weights.sum(axis=0, dtype=np.float64)[:, np.newaxis]
-        return complete_counts(*decided, n_present, n_images - n_present - n_unknown)
+        return complete_counts(reported_present, reported_absent, n_present, n_images - n_present - n_unknown)
 
     @staticmethod
     def _sums(cells: csr_array, weights: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -31,7 +31,7 @@ def areas_under_roc(positive: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def rounded_areas_under_roc(positive: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Approximate ``areas_under_roc`` from counts of rounded scores, which takes a tenth of the time of sorting them.
+    """Approximate ``areas_under_roc`` from counts of rounded scores, which takes a third of the time for 5,000 images.
 
     The scores of a row are rounded to at most 8,192 levels with nearly equal ratios, and rounded scores that are equal count
     half. The error for some thousands of images is of the order of 1e-5.
@@ -48,11 +48,12 @@ def rounded_areas_under_roc(positive: np.ndarray, scores: np.ndarray) -> np.ndar
         return np.full(scores.shape[:-1], np.nan)
     # The bits of non-negative numbers, as integers, have the order of the numbers and are nearly proportional to the logarithm.
     bits = np.maximum(scores, 0).reshape(-1, scores.shape[-1]).view(np.int32)
+    steps = bits - bits.min(axis=1, keepdims=True)
+    shifts = [max(0, largest.bit_length() - _BITS_OF_LEVELS) for largest in steps.max(axis=1).tolist()]
+    levels = steps >> np.array(shifts, dtype=np.int32)[:, np.newaxis]
     n_pairs = np.empty(len(bits))
-    for number, row in enumerate(bits):
-        steps = row - row.min()
-        level = steps >> max(0, int(steps.max()).bit_length() - _BITS_OF_LEVELS)
-        n_negative = np.bincount(level[is_negative], minlength=int(level.max()) + 1)
+    for number, level in enumerate(levels):
+        n_negative = np.bincount(level[is_negative], minlength=2**_BITS_OF_LEVELS)
         n_pairs[number] = (n_negative.cumsum() - n_negative / 2)[level[is_positive]].sum()
     return n_pairs.reshape(scores.shape[:-1]) / (len(is_positive) * len(is_negative))
 

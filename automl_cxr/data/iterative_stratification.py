@@ -3,7 +3,8 @@
 Iterative stratification (Sechidis, Tsoumakas and Vlahavas 2011, On the Stratification of Multi-Label Data), in which a patient
 with all images takes the place of an example. It assigns each patient by one label only. Some patients have many images, so
 patients are then moved while this brings all labels closer to their targets: without it, the prevalence of a finding differed
-by up to 6 points between folds of 500 simulated patients with 1 to 60 images, and with it by up to 2.5 points.
+by up to 6 points between folds of 500 simulated patients with 1 to 60 images, and with it by up to 2.5 points. Patients of
+small studies are then exchanged (``patient_exchange``).
 """
 
 from __future__ import annotations

@@ -7,10 +7,13 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from automl_cxr.data.iterative_stratification import count_labels, stratify
+from automl_cxr.data.patient_exchange import exchange_patients
 
 
 def patient_folds(labels: np.ndarray, patients: Sequence[str], n_folds: int, *, seed: int) -> np.ndarray | None:
-    """Divide images into folds of nearly equal size by patient.
+    """Divide images into folds of nearly equal size by patient, without exchanges of patients (``assign_patients``).
+
+    Fits divide patients many times, and an exchange takes up to half a second.
 
     Args:
         labels: Classes, integers (n,) from 0; or label codes (``tasks``) of several findings, (n, n_findings).
@@ -25,7 +28,7 @@ def patient_folds(labels: np.ndarray, patients: Sequence[str], n_folds: int, *, 
     """
     if len(set(patients)) < n_folds:
         return None
-    folds = assign_patients(labels, patients, [1 / n_folds] * n_folds, seed=seed)
+    folds = assign_patients(labels, patients, [1 / n_folds] * n_folds, seed=seed, exchanges=False)
     if labels.ndim == 2:
         return folds if len(set(folds.tolist())) == n_folds else None
     classes = np.unique(labels)
@@ -34,7 +37,13 @@ def patient_folds(labels: np.ndarray, patients: Sequence[str], n_folds: int, *, 
 
 
 def assign_patients(
-    labels: np.ndarray, patients: Sequence[str], shares: Sequence[float], *, seed: int, pinned: Collection[str] = ()
+    labels: np.ndarray,
+    patients: Sequence[str],
+    shares: Sequence[float],
+    *,
+    seed: int,
+    pinned: Collection[str] = (),
+    exchanges: bool = True,
 ) -> np.ndarray:
     """Assign each image to one of several parts, so that no patient is in two parts.
 
@@ -43,7 +52,8 @@ def assign_patients(
     is then closest to its share of every class. The result does not depend on the order of the images.
 
     Several findings are stratified iteratively (``iterative_stratification``), after each part got a patient with each finding
-    and one without it. Unknown labels do not count.
+    and one without it. Unknown labels do not count. If a prevalence then deviates by more than one point, patients are
+    exchanged (``patient_exchange``).
 
     Args:
         labels: Classes, integers (n,) from 0; or label codes (``tasks``) of several findings, (n, n_findings).
@@ -51,6 +61,7 @@ def assign_patients(
         shares: Share of the images for each part, above 0; they sum to 1.
         seed: Seed of the order in which patients of equal size are assigned.
         pinned: Patients who must be in part 0.
+        exchanges: Whether to exchange patients, for several findings.
 
     Returns:
         The part of each image from 0, int64 (n,). A part lacks a class or finding only if it has too few patients.
@@ -60,9 +71,11 @@ def assign_patients(
     part_of_patient = np.where(np.isin(names, list(pinned)), 0, -1)
     sizes = np.asarray(shares, dtype=float)
     if labels.ndim == 2:
-        table = count_labels(labels, patient, len(names))
+        table, may_move = count_labels(labels, patient, len(names)), part_of_patient < 0
         _cover_classes(table, part_of_patient, shuffled, len(shares))
         stratify(table, part_of_patient, shuffled, sizes)
+        if exchanges:
+            exchange_patients(table, part_of_patient, shuffled[may_move[shuffled]], sizes)
         return part_of_patient[patient]
     n_classes = int(labels.max(initial=0)) + 1
     counts = np.bincount(patient * n_classes + labels, minlength=len(names) * n_classes)

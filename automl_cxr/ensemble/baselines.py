@@ -55,6 +55,11 @@ def greedy_weights(scorer: BaseWeightScorer, *, n_rounds: int = 50) -> np.ndarra
     """
     if n_rounds < 1:
         raise UsageError(f"Greedy selection needs at least one round. Received {n_rounds}.")
+    weights: np.ndarray = scorer.compute_once(("greedy", n_rounds), lambda: _select_greedily(scorer, n_rounds))
+    return weights
+
+
+def _select_greedily(scorer: BaseWeightScorer, n_rounds: int) -> np.ndarray:
     counts = np.zeros(scorer.n_members)
     selections = []
     for n_selected in range(1, n_rounds + 1):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from automl_cxr.ensemble.combiners import WeightedAverage
 from automl_cxr.ensemble.cross_fitting import evolve_on_halves
 from automl_cxr.ensemble.exact_two_member import exact_two_member_weights
 from automl_cxr.ensemble.finding_combiners import AverageByFinding
-from automl_cxr.ensemble.finding_fits import fit_logit_mean, fit_stacking_of_findings
+from automl_cxr.ensemble.finding_fits import correct_intercepts, fit_logit_mean, fit_stacking_of_findings
 from automl_cxr.ensemble.finding_weight_scoring import FindingWeightScorer
 from automl_cxr.ensemble.fit_sample import sample_patients
 from automl_cxr.ensemble.genetic_settings import DEFAULT_SETTINGS, GeneticSettings
@@ -40,6 +41,8 @@ class Method:
         n_members: Required number of members; None for any number.
         fit_findings: The same for several findings; by default ``fit_classes``.
         is_costly: Whether fits for findings use a sample of the images if there are many.
+        correct_findings: Corrects a combiner that was fitted to a sample, in which rare findings are more frequent. Takes the
+            combiner, the label codes of the sample and those of all images; None if the combiner does not need it.
     """
 
     description: str
@@ -47,6 +50,7 @@ class Method:
     n_members: int | None = None
     fit_findings: Fit | None = None
     is_costly: bool = True
+    correct_findings: Callable[[Any, np.ndarray, np.ndarray], Combiner] | None = None
 
 
 def _average_of(find_weights: Callable[[BaseWeightScorer], np.ndarray]) -> Fit:
@@ -86,6 +90,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             fit_findings=lambda scorer, patients, settings: fit_stacking_of_findings(
                 scorer.probabilities, scorer.labels, patients, seed=settings.seed
             ),
+            correct_findings=correct_intercepts,
         ),
     }
 )
@@ -135,7 +140,7 @@ def fit_ensemble(
     """
     check_method(method, len(members))
     scorer, images = build_weight_scorer(members, objective)
-    return _score_fits(scorer, fit_combiners([method], scorer, images.patients, settings))[method]
+    return fit_methods([method], scorer, images.patients, settings)[method]
 
 
 def compare_methods(
@@ -153,7 +158,7 @@ def compare_methods(
     """
     scorer, images = build_weight_scorer(members, objective)
     names = methods_for(len(members)) if methods is None else methods
-    return _score_fits(scorer, fit_combiners(names, scorer, images.patients, settings))
+    return fit_methods(names, scorer, images.patients, settings)
 
 
 def methods_for(n_members: int) -> tuple[str, ...]:
@@ -176,8 +181,15 @@ def check_method(method: str, n_members: int) -> None:
         raise UsageError(f"The method '{method}' is for {METHODS[method].n_members} members; received {n_members}. Try ga.")
 
 
-def build_weight_scorer(members: Sequence[Predictions], objective: Objective) -> tuple[BaseWeightScorer, Predictions]:
+def build_weight_scorer(
+    members: Sequence[Predictions], objective: Objective, *, names: Sequence[str] = ()
+) -> tuple[BaseWeightScorer, Predictions]:
     """Match members' images by id and create their scorer.
+
+    Args:
+        members: Labelled predictions of each member.
+        objective: The metric that weightings are scored by.
+        names: Names of the members for messages; by default their numbers.
 
     Returns:
         The scorer, and the first member's predictions without thresholds. Both have the same order of images.
@@ -186,9 +198,9 @@ def build_weight_scorer(members: Sequence[Predictions], objective: Objective) ->
         UsageError: There is no member, or the objective needs a normal class and has none.
         DataError: Members differ in images, labels or classes, or a label is unknown.
     """
-    probabilities, images = align(members)
+    probabilities, images = align(members, names=names)
     images.require_labels()
-    images = replace(images, thresholds=None)
+    images = images.with_probabilities(images.probabilities)
     if images.is_multilabel:
         return FindingWeightScorer(probabilities, images.labels, objective=objective), images
     return WeightScorer(probabilities, images.labels, objective=objective), images
@@ -206,7 +218,7 @@ def ensemble_predictions(members: Sequence[Predictions], combiner: Combiner) -> 
         DataError: Members differ in images, labels or classes.
     """
     probabilities, images = align(members)
-    return replace(images, probabilities=combiner.combine(probabilities), thresholds=None)
+    return images.with_probabilities(combiner.combine(probabilities))
 
 
 def fit_combiners(
@@ -220,20 +232,25 @@ def fit_combiners(
         patients: The patient of each image, (n,).
         settings: Settings of the genetic algorithm.
     """
-    if scorer.labels.ndim == 1:
+    if not isinstance(scorer, FindingWeightScorer):
         return {method: METHODS[method].fit_classes(scorer, patients, settings) for method in methods}
     sample = sample_patients(scorer, patients, settings)
     fitted = {}
     for method in methods:
         row = METHODS[method]
-        arguments = sample if row.is_costly else (scorer, patients, settings)
-        fitted[method] = (row.fit_findings or row.fit_classes)(*arguments)
+        used = sample if row.is_costly else (scorer, patients, settings)
+        combiner = (row.fit_findings or row.fit_classes)(*used)
+        if row.correct_findings is not None and used[0] is not scorer:
+            combiner = row.correct_findings(combiner, used[0].labels, scorer.labels)
+        fitted[method] = combiner
     return fitted
 
 
-def _score_fits(scorer: BaseWeightScorer, combiners: Mapping[str, Combiner]) -> dict[str, FittedEnsemble]:
-    """Score combiners on the images of a scorer."""
+def fit_methods(
+    methods: Sequence[str], scorer: BaseWeightScorer, patients: Sequence[str], settings: GeneticSettings
+) -> dict[str, FittedEnsemble]:
+    """Fit combiners as ``fit_combiners``, and score them on the images of the scorer."""
     return {
         method: FittedEnsemble(method, combiner, scorer.objective.score(scorer.labels, combiner.combine(scorer.probabilities)))
-        for method, combiner in combiners.items()
+        for method, combiner in fit_combiners(methods, scorer, patients, settings).items()
     }

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from automl_cxr.data.patient_folds import patient_folds
 from automl_cxr.ensemble.baselines import greedy_weights, rank_members, top_k_weights, uniform_weights
-from automl_cxr.ensemble.genetic import evolve_weights
+from automl_cxr.ensemble.genetic import evolve_weights, seed_weights
 from automl_cxr.ensemble.genetic_settings import GeneticSettings
 from automl_cxr.ensemble.weight_scorer_base import BaseWeightScorer
 
@@ -35,8 +36,11 @@ def evolve_on_halves(
     Returns:
         float64 (n_members,), sum 1; by class (n_members, k), sum k.
     """
-    parts = _halves(scorer, patients, settings)
-    evolved = [evolve_weights(part, settings, by_class=by_class).weights for part in parts]
+    evolved = []
+    for part, name in _halves(scorer, patients, settings):
+        # Weights by class start from the same seeds, of which greedy selection takes as long as the evolution.
+        seeds = scorer.compute_once(("seeds", *name), functools.partial(seed_weights, part))
+        evolved.append(evolve_weights(part, settings, by_class=by_class, seeds=seeds).weights)
     if by_class:
         evolved = [scorer.standardize(weights) for weights in evolved]
     simple = top_k_weights(rank_members(scorer), min(settings.shrink_to, scorer.n_members))
@@ -58,14 +62,19 @@ def _at_least_as_good_as_simple(weights: np.ndarray, scorer: BaseWeightScorer) -
     return np.asarray(moved[is_enough.argmax()])
 
 
-def _halves(scorer: BaseWeightScorer, patients: Sequence[str], settings: GeneticSettings) -> Iterator[BaseWeightScorer]:
-    """Yield both halves of each division; all images if there is no division or a class has only one patient."""
+def _halves(
+    scorer: BaseWeightScorer, patients: Sequence[str], settings: GeneticSettings
+) -> Iterator[tuple[BaseWeightScorer, tuple[int, ...]]]:
+    """Yield both halves of each division; all images if there is no division or a class has only one patient.
+
+    Each is yielded with the seed of the division and the number of the half, or an empty tuple for all images.
+    """
     for number in range(settings.halvings):
         folds = patient_folds(scorer.labels, patients, 2, seed=settings.seed + number)
         if folds is None:
             break
-        yield from (scorer.take(folds == half) for half in (0, 1))
+        yield from ((scorer.take(folds == half), (settings.seed + number, half)) for half in (0, 1))
     else:
         if settings.halvings:
             return
-    yield scorer
+    yield scorer, ()

@@ -11,7 +11,7 @@ from automl_cxr.ensemble.finding_combiners import FindingStacking
 from automl_cxr.ensemble.geometric_mean import PRIOR_DEVIATION
 from automl_cxr.ensemble.stacking import INVERSE_STRENGTHS, MAX_STEPS, N_FOLDS
 from automl_cxr.scoring.finding_calibration import log_loss, logits, sigmoid
-from automl_cxr.scoring.finding_labels import known_images
+from automl_cxr.scoring.finding_labels import count_labels, known_images
 from automl_cxr.tasks import PRESENT
 
 
@@ -77,6 +77,23 @@ def fit_stacking_of_findings(
         if losses[-1] > min(losses):
             break  # the loss is nearly convex in the strength: weaker penalties overfit more
     return _fit(of_members, labels, INVERSE_STRENGTHS[int(np.argmin(losses))])
+
+
+def correct_intercepts(stacking: FindingStacking, sample_labels: np.ndarray, labels: np.ndarray) -> FindingStacking:
+    """Correct a regression that was fitted to a sample in which findings are more or less frequent than in all images.
+
+    The intercept is lowered by the difference of the logarithms of the odds (prior correction, King and Zeng 2001, Logistic
+    Regression in Rare Events Data). Findings that the sample contains in no image or in all images do not change.
+
+    Args:
+        stacking: Regressions that were fitted to the sample.
+        sample_labels: Label codes of the sample, (n_sample, k).
+        labels: Label codes of all images, (n, k).
+    """
+    (present, absent), (all_present, all_absent) = count_labels(sample_labels), count_labels(labels)
+    is_fitted = (present > 0) & (absent > 0)
+    ratio = np.divide(all_present * absent, all_absent * present, out=np.ones(len(present)), where=is_fitted)
+    return FindingStacking(stacking.coefficients, stacking.intercepts + np.log(ratio))
 
 
 def _fit(of_members: np.ndarray, labels: np.ndarray, strength: float) -> FindingStacking:

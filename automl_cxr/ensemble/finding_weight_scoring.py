@@ -24,31 +24,47 @@ class FindingWeightScorer(BaseWeightScorer):
     do not count.
     """
 
-    def __init__(self, probabilities: np.ndarray, labels: np.ndarray, *, objective: Objective) -> None:
+    def __init__(
+        self, probabilities: np.ndarray, labels: np.ndarray, *, objective: Objective, is_rounded: bool = False
+    ) -> None:
         """Validate the arrays and copy them into the layout.
 
         Args:
             probabilities: (n_members, n, k).
             labels: Label codes (n, k).
             objective: The metric that weightings are scored by.
+            is_rounded: Whether the metric is approximated if it has ``Metric.of_rounded``.
 
         Raises:
             DataError: The arrays do not match, are empty or have values out of range, or no label is known.
         """
         probabilities, labels = np.asarray(probabilities), np.asarray(labels)
         _check_arrays(probabilities, labels)
-        self.objective = objective
+        self.objective, self._is_rounded = objective, is_rounded
         self.n_members, self.n_images, self.n_classes = probabilities.shape
-        self.probabilities, self.labels = probabilities, labels.astype(np.int64)
+        # The labels of one finding are next to each other, because metrics read one finding after another.
+        self.probabilities, self.labels = probabilities, labels.astype(np.int64, order="F")
         self._by_finding = np.ascontiguousarray(probabilities.transpose(2, 0, 1), dtype=np.float32)
         self._products, self._mean_present, self._share_present = self._compute_moments()
 
-    def take(self, rows: np.ndarray) -> FindingWeightScorer:
-        return FindingWeightScorer(self.probabilities[:, rows], self.labels[rows], objective=self.objective)
+    def take(self, rows: np.ndarray, *, is_rounded: bool | None = None) -> FindingWeightScorer:
+        """Create a scorer for some of the images; ``is_rounded`` as in the constructor, by default as in this scorer."""
+        return FindingWeightScorer(
+            self.probabilities[:, rows],
+            self.labels[rows],
+            objective=self.objective,
+            is_rounded=self._is_rounded if is_rounded is None else is_rounded,
+        )
 
     def score(self, weights: np.ndarray) -> np.ndarray:
-        scores = [self.objective.metric.score_stack(self.labels, averages, None) for averages in self._averages(weights)]
-        return self._higher_is_better(np.concatenate(scores))
+        return self._higher_is_better(np.concatenate([self._score(averages) for averages in self._averages(weights)]))
+
+    def _score(self, averages: np.ndarray) -> np.ndarray:
+        """Score averaged probabilities (n_block, n, k), float64 (n_block,)."""
+        metric = self.objective.metric
+        if self._is_rounded and metric.of_rounded is not None:
+            return metric.of_rounded(self.labels, averages)
+        return metric.score_stack(self.labels, averages, None)
 
     def squared_error(self, weights: np.ndarray) -> np.ndarray:
         """Compute the Brier score of each weighting, float64 (population,): the mean over the findings of the squared error.

@@ -56,7 +56,13 @@ class _Individual:
     fitness: _Fitness
 
 
-def evolve_weights(scorer: BaseWeightScorer, settings: GeneticSettings, *, by_class: bool = False) -> GeneticResult:
+def evolve_weights(
+    scorer: BaseWeightScorer,
+    settings: GeneticSettings,
+    *,
+    by_class: bool = False,
+    seeds: Sequence[np.ndarray] | None = None,
+) -> GeneticResult:
     """Find ensemble weights with the highest fitness on all labelled (validation) images.
 
     The algorithm of the reference report on ChestX-ray14 (section 7.2.1) in its own pseudocode:
@@ -77,12 +83,14 @@ def evolve_weights(scorer: BaseWeightScorer, settings: GeneticSettings, *, by_cl
         scorer: Members' probabilities, labels and the objective.
         settings: Settings of the algorithm; the same seed gives the same weights.
         by_class: Find a weight for each member and class instead of one for each member.
+        seeds: The seeds, if ``seed_weights`` was computed before.
     """
     shape = (scorer.n_members, scorer.n_classes) if by_class else (scorer.n_members,)
-    seeds = np.stack([_repeat_for_classes(weights, shape).ravel() for weights in seed_weights(scorer)])
-    runs = [_evolve_once(scorer, seeds, shape, settings, restart) for restart in range(settings.restarts)]
+    seeds = seed_weights(scorer) if seeds is None else seeds
+    initial = np.stack([_repeat_for_classes(weights, shape).ravel() for weights in seeds])
+    runs = [_evolve_once(scorer, initial, shape, settings, restart) for restart in range(settings.restarts)]
     _, history = max(runs, key=lambda run: run[0].fitness)
-    candidates = [*seeds, *(best.genes for best, _ in runs)]
+    candidates = [*initial, *(best.genes for best, _ in runs)]
     best = _evaluate(np.array(candidates), scorer=scorer, shape=shape, settings=settings)[0]
     weights = _as_weights(best.genes[None], shape)
     return GeneticResult(weights[0], float(scorer.score(weights)[0]), history)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -90,11 +90,23 @@ def compare_methods_out_of_fold(
         UsageError: There is no member, or the objective needs a normal class and has none.
         DataError: Members differ in images, labels or classes, or a label is unknown.
     """
-    scorer, images = build_weight_scorer(members, objective)
+    return compare_fits_out_of_fold(*build_weight_scorer(members, objective), settings=settings, methods=methods, fitted=fitted)
+
+
+def compare_fits_out_of_fold(
+    scorer: BaseWeightScorer,
+    images: Predictions,
+    *,
+    settings: GeneticSettings = DEFAULT_SETTINGS,
+    methods: Sequence[str] | None = None,
+    fitted: Mapping[str, Combiner] | None = None,
+) -> MethodComparison | None:
+    """Compare methods as ``compare_methods_out_of_fold``, with the results of ``build_weight_scorer``."""
+    objective = scorer.objective
     folds = _folds(scorer, images.patients, settings.seed)
     if folds is None:
         return None
-    names = methods_for(len(members)) if methods is None else tuple(dict.fromkeys((*methods, SIMPLEST)))
+    names = methods_for(scorer.n_members) if methods is None else tuple(dict.fromkeys((*methods, SIMPLEST)))
     out_of_fold = _predict_out_of_fold(names, scorer, images, folds, settings, fitted or {})
     gains = _gains(out_of_fold, objective, settings.seed)
     scores = {
@@ -133,7 +145,7 @@ def _predict_out_of_fold(
             if images.is_multilabel and method in fitted:
                 combined = match_scale(combined, combiner.combine(of_others), fitted[method].combine(of_others))
             probabilities[method][inside] = combined
-    return {method: replace(images, probabilities=one) for method, one in probabilities.items()}
+    return {method: images.with_probabilities(one) for method, one in probabilities.items()}
 
 
 def _gains(

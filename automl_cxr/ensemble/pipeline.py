@@ -9,13 +9,21 @@ from typing import Any
 import numpy as np
 
 from automl_cxr.data.patient_folds import patient_folds
-from automl_cxr.ensemble.build import AUTO, DEFAULT_METHOD, FittedEnsemble, build_weight_scorer, check_method, compare_methods
+from automl_cxr.ensemble.build import (
+    AUTO,
+    DEFAULT_METHOD,
+    FittedEnsemble,
+    build_weight_scorer,
+    check_method,
+    fit_methods,
+    methods_for,
+)
 from automl_cxr.ensemble.combiner_protocol import Combiner
 from automl_cxr.ensemble.combiners import CalibratedCombiner
 from automl_cxr.ensemble.finding_combiners import CalibratedFindings
 from automl_cxr.ensemble.genetic_settings import DEFAULT_SETTINGS, GeneticSettings
 from automl_cxr.ensemble.member_selection import near_duplicates
-from automl_cxr.ensemble.method_comparison import SIMPLEST, MethodComparison, compare_methods_out_of_fold
+from automl_cxr.ensemble.method_comparison import SIMPLEST, MethodComparison, compare_fits_out_of_fold
 from automl_cxr.ensemble.objective import MACRO_F1, Objective
 from automl_cxr.scoring import calibration as class_calibration
 from automl_cxr.scoring import finding_calibration
@@ -23,7 +31,7 @@ from automl_cxr.scoring.aims import DEFAULT_CONFIDENCE, Request
 from automl_cxr.scoring.intervals import Interval, bootstrap_interval
 from automl_cxr.scoring.metrics import METRICS
 from automl_cxr.scoring.operating_points import OperatingPoint, check_requests, choose_operating_points
-from automl_cxr.scoring.predictions import Predictions, align
+from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.scoring.thresholds import choose_thresholds
 
 WITHOUT_COMPARISON = "average"
@@ -170,15 +178,12 @@ def combine_members(
         DataError: Members differ in images, labels or classes, or a label is unknown.
     """
     check_method(method, len(members))
-    probabilities, images = align(members, names=names)
-    images.require_labels()
-    images = replace(images, thresholds=None)
+    scorer, images = build_weight_scorer(members, objective, names=names)
     check_requests(images, aims, normal_class=objective.normal_class, confidence=confidence)  # fitting may take minutes
-    members = [replace(images, probabilities=one) for one in probabilities]
-    fitted = compare_methods(members, objective=objective, settings=settings, methods=compared)
-    comparison = compare_methods_out_of_fold(
-        members,
-        objective=objective,
+    fitted = fit_methods(methods_for(len(members)) if compared is None else compared, scorer, images.patients, settings)
+    comparison = compare_fits_out_of_fold(
+        scorer,
+        images,
         settings=settings,
         methods=compared,
         fitted={name: one.combiner for name, one in fitted.items()},
@@ -192,19 +197,19 @@ def combine_members(
     if calibration.temperature != 1:
         calibrated = CalibratedFindings if images.is_multilabel else CalibratedCombiner
         combiner = calibrated(combiner, calibration.temperature)
-    predictions = replace(images, probabilities=combiner.combine(probabilities))
+    predictions = images.with_probabilities(combiner.combine(scorer.probabilities))
     unseen = predictions if out_of_fold is None else _with_temperature(out_of_fold, calibration.temperature)
     points = choose_operating_points(unseen, aims, normal_class=objective.normal_class, confidence=confidence)
     if images.is_multilabel:
-        predictions = replace(predictions, thresholds=_thresholds_of_findings(unseen, points))
-    pairs = near_duplicates(build_weight_scorer(members, objective)[0])
+        predictions = predictions.with_probabilities(predictions.probabilities, _thresholds_of_findings(unseen, points))
+    pairs = near_duplicates(scorer)
     return Combination(
         names=tuple(names),
         method=method,
         is_chosen=is_chosen,
         objective=objective,
         combiner=combiner,
-        member_scores=tuple(objective.score(images.labels, one) for one in probabilities),
+        member_scores=tuple(objective.score(images.labels, one) for one in scorer.probabilities),
         fitted=fitted,
         comparison=comparison,
         calibration=calibration,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -57,6 +59,21 @@ class BaseWeightScorer(ABC):
     @abstractmethod
     def standardize(self, weights: np.ndarray) -> np.ndarray:
         """Return weights by member and class, (n_members, k), with the same effect, so that several can be averaged."""
+
+    def compute_once(self, key: Hashable, compute: Callable[[], Any]) -> Any:
+        """Return the result of a computation on these images that several methods need, such as greedy selection.
+
+        Args:
+            key: Identifies the computation and its arguments.
+            compute: Computes the result at the first call.
+        """
+        if key not in self._results:
+            self._results[key] = compute()
+        return self._results[key]
+
+    @cached_property
+    def _results(self) -> dict[Hashable, Any]:
+        return {}
 
     def rank(self, weights: np.ndarray) -> np.ndarray:
         """Rank weightings, best first: by score, then by squared error, then by position; indices (population,)."""

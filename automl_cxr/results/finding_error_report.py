@@ -28,7 +28,7 @@ def images_of_finding_errors(analysis: FindingErrors, *, n_shown: int) -> list[s
     ]
     names = [analysis.images.ids[row] for row in rows]
     for order in ORDERS:
-        names += analysis.confusions(order=order).drop_duplicates("image").head(2 * n_shown)["image"].tolist()
+        names += analysis.confusions(order=order, n_images=2 * n_shown)["image"].tolist()
     return list(dict.fromkeys(names))
 
 
@@ -69,7 +69,7 @@ def _counts(analysis: FindingErrors) -> list[Part]:
 
 
 def _ordered_parts(analysis: FindingErrors, order: str, pictures: Mapping[str, np.ndarray], n_shown: int) -> list[Part]:
-    confusions = analysis.confusions(order=order).drop_duplicates("image").head(n_shown)
+    confusions = analysis.confusions(order=order, n_images=n_shown)
     if confusions.empty:
         return []
     captions = [

@@ -192,11 +192,12 @@ class FindingErrors:
     def _kinds_of_pairs() -> Iterator[tuple[ErrorKind, ErrorKind]]:
         return itertools.combinations_with_replacement(ErrorKind, 2)
 
-    def confusions(self, *, order: str = CONFIDENT) -> pd.DataFrame:
-        """List every wrong decision.
+    def confusions(self, *, order: str = CONFIDENT, n_images: int | None = None) -> pd.DataFrame:
+        """List every wrong decision, or the first one of each of some images.
 
         Args:
             order: "confident": the largest distance between probability and threshold first. "uncertain": the smallest first.
+            n_images: Number of images, of each of which only the first wrong decision is listed; by default all decisions.
 
         Returns:
             image, patient_id, finding, error ("missed" or "false"), model, probability, threshold and margin (the distance),
@@ -212,13 +213,16 @@ class FindingErrors:
         threshold = self.thresholds[models, findings]
         margin = np.abs(probability - threshold)
         ranking = np.argsort(-margin if order == CONFIDENT else margin, kind="stable")
-        images, kinds = self.images, np.where(self.is_missed[models, rows, findings], ErrorKind.MISSED, ErrorKind.FALSE)
+        if n_images is not None:
+            first = np.unique(rows[ranking], return_index=True)[1]
+            ranking = ranking[np.sort(first)[:n_images]]
+        images, is_missed = self.images, self.is_missed[models, rows, findings]
         return pd.DataFrame(
             {
                 "image": [images.ids[row] for row in rows[ranking]],
                 "patient_id": [images.patients[row] for row in rows[ranking]],
                 "finding": [images.classes[finding] for finding in findings[ranking]],
-                "error": [str(kind) for kind in kinds[ranking]],
+                "error": [str(ErrorKind.MISSED if missed else ErrorKind.FALSE) for missed in is_missed[ranking]],
                 "model": [self.models[model] for model in models[ranking]],
                 "probability": probability[ranking],
                 "threshold": threshold[ranking],

@@ -1,10 +1,12 @@
 """Calibration of the probabilities of findings: log loss, expected calibration error and temperature scaling.
 
-Functions named ``weighted_...`` take weights (n, n_resamples), the number of times that each image counts, and return scores
-(n_resamples,).
+Functions named ``prepared_...`` return functions of weights (n, n_resamples), the number of times that each image counts, to
+scores (n_resamples,).
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -30,11 +32,15 @@ def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     return _losses(labels, probabilities).sum(axis=(-2, -1)) / n_known
 
 
-def weighted_log_loss(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Compute ``log_loss`` for images that count several times or not at all."""
-    n_known = (labels >= 0).sum(axis=1) @ weights.astype(np.float64)
-    total = _losses(labels, probabilities).sum(axis=1) @ weights.astype(np.float64)
-    return np.divide(total, n_known, out=np.full(len(n_known), np.nan), where=n_known > 0)
+def prepared_log_loss(labels: np.ndarray, probabilities: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function that computes ``log_loss`` for images that count several times or not at all."""
+    of_images = np.stack([_losses(labels, probabilities).sum(axis=1), (labels >= 0).sum(axis=1)])
+
+    def of_weights(weights: np.ndarray) -> np.ndarray:
+        total, n_known = of_images @ weights.astype(np.float64)
+        return np.divide(total, n_known, out=np.full(len(n_known), np.nan), where=n_known > 0)
+
+    return of_weights
 
 
 def calibration_errors(positive: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -61,12 +67,18 @@ def calibration_errors(positive: np.ndarray, probabilities: np.ndarray) -> np.nd
     return np.array(errors).reshape(probabilities.shape[:-1])
 
 
-def weighted_calibration_errors(positive: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Compute ``calibration_errors`` of one model for images that count several times or not at all."""
+def prepared_calibration_errors(positive: np.ndarray, probabilities: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function that computes ``calibration_errors`` of one model for images that count several times or not at all."""
+    from scipy.sparse import csr_array  # the import takes 0.2 s
+
     bin_of_image, gap = _bins(positive, probabilities)
-    gaps_in_bins = np.where(bin_of_image == np.arange(N_BINS)[:, None], gap, 0) @ weights
-    n_images = weights.sum(axis=0)
-    return np.divide(np.abs(gaps_in_bins).sum(axis=0), n_images, out=np.full(len(n_images), np.nan), where=n_images > 0)
+    by_bin = csr_array((gap, (bin_of_image, np.arange(len(gap)))), shape=(N_BINS, len(gap)))
+
+    def of_weights(weights: np.ndarray) -> np.ndarray:
+        gaps_in_bins, n_images = by_bin @ weights.astype(np.float64), weights.sum(axis=0)
+        return np.divide(np.abs(gaps_in_bins).sum(axis=0), n_images, out=np.full(len(n_images), np.nan), where=n_images > 0)
+
+    return of_weights
 
 
 def _losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:

@@ -44,13 +44,15 @@ class DecisionCounter:
     def __init__(self, labels: np.ndarray, decided: np.ndarray) -> None:
         self._shape = (len(decided), labels.shape[1])
         self._decided_by_label = [_indicators(decided & (labels == code)) for code in (PRESENT, ABSENT)]
-        self._labels = [_indicators((labels == code)[None]) for code in (PRESENT, ABSENT)]
+        # Most labels are absent, so they are counted as those that are neither present nor unknown.
+        self._labels = [_indicators(is_counted[None]) for is_counted in (labels == PRESENT, labels < 0)]
 
     def count(self, weights: np.ndarray) -> np.ndarray:
         """Return the counts with weights (n, n_block), float64 (n_models, n_block, k, 4)."""
-        decided = (self._sums(cells, weights, self._shape) for cells in self._decided_by_label)
-        labels = (self._sums(cells, weights, (1, self._shape[1])) for cells in self._labels)
-        return complete_counts(*decided, *labels)
+        reported_present, reported_absent = (self._sums(cells, weights, self._shape) for cells in self._decided_by_label)
+        n_present, n_unknown = (self._sums(cells, weights, (1, self._shape[1])) for cells in self._labels)
+        n_images = weights.sum(axis=0, dtype=np.float64)[:, np.newaxis]
+        return complete_counts(reported_present, reported_absent, n_present, n_images - n_present - n_unknown)
 
     @staticmethod
     def _sums(cells: csr_array, weights: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -12,7 +12,7 @@ from automl_cxr.scoring import finding_counts
 from automl_cxr.scoring.finding_counts import DecisionCounter, count_decisions
 from automl_cxr.scoring.finding_labels import count_labels, known_images, mean_of_findings, score_each_finding
 from automl_cxr.scoring.influences import MIN_IMAGES
-from automl_cxr.scoring.metric_base import Metric, load_function
+from automl_cxr.scoring.metric_base import Metric, WeightedScore, load_function
 from automl_cxr.scoring.metric_table import CLASS_METRICS, METRIC_ROWS, FindingFunctions, MetricRow
 from automl_cxr.scoring.thresholds import choose_thresholds
 from automl_cxr.tasks import MULTILABEL
@@ -102,10 +102,21 @@ def _from_counts(row: MetricRow, of_counts: Callable[[np.ndarray], np.ndarray], 
 
 def _of_labels(row: MetricRow, functions: FindingFunctions) -> Metric:
     score = load_function(functions.function, row.parameters)
-    weighted = load_function(functions.weighted, row.parameters)
-    return _metric(
-        row, lambda labels, probabilities, _: score(labels, probabilities), lambda *arguments: weighted(*arguments[:3])
+    prepare = _prepare(row, functions)
+    metric = _metric(
+        row,
+        lambda labels, probabilities, _: score(labels, probabilities),
+        lambda labels, probabilities, weights, _: prepare(labels, probabilities)(weights),
     )
+    return dataclasses.replace(metric, prepare=prepare)
+
+
+def _prepare(row: MetricRow, functions: FindingFunctions) -> Callable[[np.ndarray, np.ndarray], WeightedScore]:
+    """Return the function that computes what does not depend on weights, see ``FindingFunctions.prepared``."""
+    if functions.prepared:
+        return load_function(functions.prepared, row.parameters)
+    weighted = load_function(functions.weighted, row.parameters)
+    return lambda positive, probabilities: lambda weights: weighted(positive, probabilities, weights)
 
 
 def _of_findings(
@@ -116,21 +127,30 @@ def _of_findings(
 ) -> Metric:
     """Build a summary of the scores of each of some findings, or of all findings if ``numbers`` is None."""
     score = load_function(functions.function, row.parameters)
-    weighted = load_function(functions.weighted, row.parameters)
+    prepare_finding = _prepare(row, functions)
     columns = slice(None) if numbers is None else list(numbers)
 
     def of_stacks(labels: np.ndarray, probabilities: np.ndarray, _normal_class: int | None) -> np.ndarray:
         return summary(score_each_finding(score, labels[:, columns], probabilities[..., columns]))
 
-    def of_weights(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray, _normal_class: int | None) -> np.ndarray:
+    def prepare(labels: np.ndarray, probabilities: np.ndarray) -> WeightedScore:
         of_columns = probabilities[:, columns]
-        scores = [
-            weighted(positive, of_columns[rows, number], weights[rows])
+        prepared = [
+            (rows, prepare_finding(positive, of_columns[rows, number]))
             for number, rows, positive in known_images(labels[:, columns])
         ]
-        return summary(np.stack(scores, axis=-1))
+        return lambda weights: summary(np.stack([score(weights[rows]) for rows, score in prepared], axis=-1))
 
-    metric = _metric(row, of_stacks, of_weights)
+    metric = _metric(row, of_stacks, lambda labels, probabilities, weights, _: prepare(labels, probabilities)(weights))
+    metric = dataclasses.replace(metric, prepare=prepare)
+    if functions.rounded:
+        rounded = load_function(functions.rounded, row.parameters)
+        metric = dataclasses.replace(
+            metric,
+            of_rounded=lambda labels, probabilities: summary(
+                score_each_finding(rounded, labels[:, columns], probabilities[..., columns])
+            ),
+        )
     if not functions.influence:
         return metric
     influence = load_function(functions.influence, row.parameters)

@@ -8,7 +8,7 @@ import numpy as np
 
 from automl_cxr.scoring.finding_counts import DecisionCounter, count_decisions
 from automl_cxr.scoring.influences import InfluenceScorer
-from automl_cxr.scoring.metric_base import Metric
+from automl_cxr.scoring.metric_base import Metric, WeightedScore
 from automl_cxr.scoring.thresholds import choose_thresholds
 
 
@@ -40,6 +40,7 @@ class FindingScorer:
             self._decided = probabilities >= _thresholds_of_models(labels, probabilities, metrics, thresholds)[:, None, :]
             self._counter = DecisionCounter(labels, self._decided)
         self._influences = InfluenceScorer(labels, probabilities, metrics, n_weights=n_weights)
+        self._prepared: dict[str, list[WeightedScore]] = {}
         self.of_images = {metric.name: self._score_images(metric) for metric in metrics}
         """The scores of each model if each image counts once, (n_models,) by the name of the metric."""
 
@@ -58,7 +59,18 @@ class FindingScorer:
             return metric.of_counts(counts)
         if self._influences.has(metric):
             return self._influences.score(metric, self.of_images[metric.name], weights)
-        return np.array([metric.score_weighted(self._labels, model, weights, None) for model in self._probabilities])
+        return np.array([score(weights) for score in self._prepare(metric)])
+
+    def _prepare(self, metric: Metric) -> list[WeightedScore]:
+        """Return functions of weights for each model, which are prepared once for all blocks of weights."""
+        if metric.name not in self._prepared:
+            self._prepared[metric.name] = [self._prepare_model(metric, model) for model in self._probabilities]
+        return self._prepared[metric.name]
+
+    def _prepare_model(self, metric: Metric, model: np.ndarray) -> WeightedScore:
+        if metric.prepare is not None:
+            return metric.prepare(self._labels, model)
+        return lambda weights: metric.score_weighted(self._labels, model, weights, None)
 
 
 def _thresholds_of_models(

@@ -14,6 +14,9 @@ from automl_cxr.errors import UsageError
 from automl_cxr.scoring.metric_table import Direction
 from automl_cxr.tasks import TASKS
 
+WeightedScore = Callable[[np.ndarray], np.ndarray]
+"""A function of weights (n, n_resamples) that returns scores (n_resamples,)."""
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -27,7 +30,7 @@ class Metric:
         direction: "maximize" or "minimize".
         description: One line for help texts and reports.
         function: Takes (labels, probabilities (n, k), normal_class or None) and returns the score. Only this function is
-            required; the next four make bootstrap intervals and ensembles faster.
+            required; the next five make bootstrap intervals and ensembles faster.
         of_weights: Takes (labels, probabilities (n, k), weights (n, n_resamples), normal_class or None), where each image
             counts as often as its weight, and returns scores (n_resamples,); None if there is no such function.
         of_confusions: Takes (confusions (..., k, k), normal_class or None) and returns scores (...), for metrics of classes
@@ -37,8 +40,13 @@ class Metric:
         of_influence: Takes (labels, probabilities (n, k)) and returns the influence of each image on the score,
             float64 (n,), for intervals of many images (``finding_ranking.auc_influence``); None if there is no such function,
             or if it returns None because a class or finding has too few images.
+        prepare: For findings, takes (labels, probabilities (n, k)) and returns the part of ``of_weights`` that depends on
+            weights: a function of weights (n, n_resamples) that returns scores (n_resamples,); None if there is no such
+            function.
         of_stacks: Takes (labels, probabilities (..., n, k), normal_class or None) and returns scores (...); None if there
             is no such function.
+        of_rounded: For findings, takes (labels, probabilities (..., n, k)) and returns approximate scores (...) for searches
+            that compare thousands of models; None if there is no such function.
         needs_normal_class: Whether the metric of classes is defined only if ``normal_class`` is known.
         is_raised_by_noise: Whether random errors of small samples make the score larger (``MetricRow``).
         tasks: The tasks for which the metric is defined.
@@ -54,7 +62,9 @@ class Metric:
     of_confusions: Callable[[np.ndarray, int | None], np.ndarray] | None = None
     of_counts: Callable[[np.ndarray], np.ndarray] | None = None
     of_influence: Callable[[np.ndarray, np.ndarray], np.ndarray | None] | None = None
+    prepare: Callable[[np.ndarray, np.ndarray], WeightedScore] | None = None
     of_stacks: Callable[[np.ndarray, np.ndarray, int | None], np.ndarray] | None = None
+    of_rounded: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
     needs_normal_class: bool = False
     is_raised_by_noise: bool = False
     tasks: tuple[str, ...] = TASKS

@@ -54,15 +54,20 @@ class FindingFunctions:
             is known, that returns scores (...), NaN where undefined, of which the metric is the mean over the findings;
             "counts" for a function of counts (..., k, 4), see ``finding_counts``, that returns scores (...); "labels" for a
             function of label codes (n, k) and probabilities (..., n, k) that returns scores (...).
+        rounded: Optional function with the arguments of ``function``, for "finding", that computes approximate scores fast.
         weighted: Function with weights (n, n_resamples) as a third argument, and otherwise probabilities of one model, that
             returns scores (n_resamples,). Not for "counts", which are weighted themselves.
+        prepared: Instead of ``weighted``, a function without weights that returns a function of weights (n, n_resamples) to
+            scores (n_resamples,), so that values that do not depend on the weights are computed once.
         influence: Optional function of presence (n,) and probabilities (n,), for "finding", that returns the influence of each
             image on the score, (n,), for intervals of many images (``finding_ranking.auc_influence``).
     """
 
     function: str
     inputs: Literal["finding", "counts", "labels"] = "finding"
+    rounded: str = ""
     weighted: str = ""
+    prepared: str = ""
     influence: str = ""
 
 
@@ -108,7 +113,11 @@ def _sensitivity_row(percent: int) -> MetricRow:
             weighted="ranking:weighted_sensitivity_at_specificity",
             stacked="ranking:sensitivity_at_specificity",
         ),
-        findings=FindingFunctions(function="ranking:sensitivities", weighted="ranking:weighted_sensitivities"),
+        findings=FindingFunctions(
+            function="ranking:sensitivities",
+            weighted="ranking:weighted_sensitivities",
+            influence="finding_ranking:sensitivity_influence",
+        ),
         parameters={"specificity": percent / 100},
         needs_normal_class=True,
     )
@@ -158,6 +167,7 @@ METRIC_ROWS = (
         ),
         findings=FindingFunctions(
             function="finding_ranking:areas_under_roc",
+            rounded="finding_ranking:rounded_areas_under_roc",
             weighted="ranking:weighted_auc",
             influence="finding_ranking:auc_influence",
         ),
@@ -171,7 +181,11 @@ METRIC_ROWS = (
             inputs="one_vs_rest",
             weighted="ranking:weighted_average_precision",
         ),
-        findings=FindingFunctions(function="finding_ranking:average_precisions", weighted="ranking:weighted_average_precision"),
+        findings=FindingFunctions(
+            function="finding_ranking:average_precisions",
+            weighted="ranking:weighted_average_precision",
+            influence="finding_ranking:average_precision_influence",
+        ),
     ),
     MetricRow(
         name="log_loss",
@@ -179,7 +193,7 @@ METRIC_ROWS = (
         description="mean negative log probability of the true class, or of the known labels of findings",
         classes=ClassFunctions(function="calibration:log_loss", weighted="calibration:weighted_log_loss"),
         findings=FindingFunctions(
-            function="finding_calibration:log_loss", inputs="labels", weighted="finding_calibration:weighted_log_loss"
+            function="finding_calibration:log_loss", inputs="labels", prepared="finding_calibration:prepared_log_loss"
         ),
     ),
     MetricRow(
@@ -193,7 +207,7 @@ METRIC_ROWS = (
             stacked="calibration:stacked_calibration_error",
         ),
         findings=FindingFunctions(
-            function="finding_calibration:calibration_errors", weighted="finding_calibration:weighted_calibration_errors"
+            function="finding_calibration:calibration_errors", prepared="finding_calibration:prepared_calibration_errors"
         ),
         is_raised_by_noise=True,
     ),

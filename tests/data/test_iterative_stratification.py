@@ -46,6 +46,38 @@ def test_patients_stay_together_and_the_shares_of_findings_are_equal(
         assert (np.abs(of_positive - share) <= np.maximum(0.02, 1.5 / n_positive)).all()
 
 
+def draw_unequal(seed: int, n_patients: int) -> tuple[np.ndarray, list[str]]:
+    """Draw labels of eight findings, and patients of whom each has 1 to 60 images with similar labels."""
+    random = np.random.default_rng(seed)
+    patient = np.repeat(np.arange(n_patients), random.integers(1, 61, n_patients))
+    prevalence = np.array([0.5, 0.3, 0.2, 0.15, 0.12, 0.1, 0.08, 0.06])
+    of_patient = (random.random((n_patients, 8)) < prevalence)[patient]
+    labels = np.where(random.random(of_patient.shape) < 0.8, of_patient, random.random(of_patient.shape) < prevalence)
+    return np.where(labels, PRESENT, ABSENT), [f"P{number}" for number in patient]
+
+
+@pytest.mark.parametrize("shares", [PARTS, FOLDS], ids=["parts", "folds"])
+@pytest.mark.parametrize("seed", range(2))
+def test_exchanges_of_patients_lower_the_largest_deviation(shares: tuple[float, ...], seed: int) -> None:
+    labels, patients = draw_unequal(seed, 200)
+
+    def largest_deviation(*, exchanges: bool) -> float:
+        parts = assign_patients(labels, patients, shares, seed=seed, pinned=patients[:90], exchanges=exchanges)
+        assert set(parts[:90]) == {0}
+        assert all(abs((parts == part).mean() - share) < 0.015 for part, share in enumerate(shares))
+        return max(float(np.abs(prevalence(labels[parts == part]) - prevalence(labels)).max()) for part in range(len(shares)))
+
+    before, after = largest_deviation(exchanges=False), largest_deviation(exchanges=True)
+    assert before > 0.015
+    assert after < 0.7 * before
+
+
+def test_parts_without_large_deviations_are_not_changed() -> None:
+    labels, patients = draw(0, n_patients=3000)
+    with_exchanges = assign_patients(labels, patients, PARTS, seed=0)
+    np.testing.assert_array_equal(with_exchanges, assign_patients(labels, patients, PARTS, seed=0, exchanges=False))
+
+
 def test_the_assignment_depends_on_the_seed_and_not_on_the_order_of_images() -> None:
     labels, patients = draw(7, n_patients=60)
     order = np.random.default_rng(0).permutation(len(patients))

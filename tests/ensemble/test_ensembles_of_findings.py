@@ -23,7 +23,7 @@ from automl_cxr.scoring.metrics import METRICS
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.scoring.thresholds import choose_thresholds
 from automl_cxr.tasks import MULTILABEL
-from tests.scoring.findings import draw_models
+from tests.scoring.findings import draw_findings, draw_models
 
 QUICK = GeneticSettings(population=10, generations=4, patience=2, halvings=1)
 METHODS = list(methods_for(3))
@@ -152,11 +152,62 @@ def test_costly_fits_use_a_sample_of_the_patients(monkeypatch: pytest.MonkeyPatc
     scorer, images = build_weight_scorer(models, objective("macro_auc"))
     assert fit_sample.sample_patients(scorer, images.patients, QUICK)[0] is scorer
     monkeypatch.setattr(fit_sample, "MAX_FIT_IMAGES", 100)
+    monkeypatch.setattr(fit_sample, "MIN_FIT_LABELS", 5)
     sample, patients, settings = fit_sample.sample_patients(scorer, images.patients, GeneticSettings())
     assert sample.n_images == len(patients) == 99, "33 patients with three images each"
     assert settings.halvings == 1
     rows = [images.ids.index(f"i{3 * int(name[1:])}") for name in dict.fromkeys(patients)]
     assert sample.labels[::3].tolist() == scorer.labels[rows].tolist()
+
+
+def test_a_sample_is_scored_with_nearly_the_same_areas(monkeypatch: pytest.MonkeyPatch) -> None:
+    models = draw_models(3, n=1200)
+    for name in ("macro_auc", "auc_f2", "macro_f1"):
+        scorer, images = build_weight_scorer(models, objective(name))
+        assert isinstance(scorer, FindingWeightScorer)
+        monkeypatch.setattr(fit_sample, "MAX_FIT_IMAGES", 900)
+        sample = fit_sample.sample_patients(scorer, images.patients, QUICK)[0]
+        exact = FindingWeightScorer(sample.probabilities, sample.labels, objective=objective(name))
+        weights = np.random.default_rng(0).random((20, 3))
+        np.testing.assert_allclose(sample.score(weights), exact.score(weights), atol=1e-4, rtol=0)
+        rows = np.arange(450)
+        is_equal = sample.take(rows).score(weights) == exact.take(rows).score(weights)
+        assert is_equal.all() == (name == "macro_f1"), "halves of a sample are scored like the sample"
+
+
+def test_a_sample_keeps_the_images_with_rare_findings(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = draw_findings(3000, 3, unknown=0.5)
+    labels = first.labels.copy()
+    labels[:, 0] = np.where(np.arange(3000) % 500 == 0, 1, 0)  # six images with the first finding
+    labels[:, 1] = np.where(np.arange(3000) % 30 == 0, 0, 1)  # 100 images without the second one
+    scorer, images = build_weight_scorer([replace(first, labels=labels)], objective("macro_auc"))
+    monkeypatch.setattr(fit_sample, "MAX_FIT_IMAGES", 300)
+    monkeypatch.setattr(fit_sample, "MIN_FIT_LABELS", 40)
+    sample, patients, _ = fit_sample.sample_patients(scorer, images.patients, QUICK)
+    assert sample.n_images <= 300
+    assert (sample.labels[:, 0] == 1).sum() == 6
+    assert 40 <= (sample.labels[:, 1] == 0).sum() < 50
+    assert min((sample.labels[:, 2] == code).sum() for code in (0, 1)) >= 40
+    again = fit_sample.sample_patients(scorer, images.patients, QUICK)[1]
+    assert patients == again
+    other = fit_sample.sample_patients(scorer, images.patients, replace(QUICK, seed=1))[1]
+    assert patients != other
+
+
+def test_stacking_on_a_sample_predicts_the_frequency_of_rare_findings(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    labels = (rng.random((6000, 2)) < (0.01, 0.3)).astype(np.int64)
+    logits = rng.normal(size=(2, 6000, 2)) + 2 * labels
+    names, patients = tuple(map(str, range(6000))), tuple(str(row // 2) for row in range(6000))
+    models = [
+        Predictions(names, labels, (1 / (1 + np.exp(2 - one))).astype(np.float32), ("rare", "frequent"), patients)
+        for one in logits
+    ]
+    monkeypatch.setattr(fit_sample, "MAX_FIT_IMAGES", 600)
+    monkeypatch.setattr(fit_sample, "MIN_FIT_LABELS", 50)
+    combiner = fit_ensemble(models, method="stacking", objective=Objective.named("macro_auc", task=MULTILABEL)).combiner
+    mean = combiner.combine(np.stack([model.probabilities for model in models])).mean(axis=0)
+    np.testing.assert_allclose(mean, labels.mean(axis=0), rtol=0.3)  # the sample has 50 of 600 images with the rare finding
 
 
 def test_arrays_without_a_known_label_are_refused() -> None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from pandas.testing import assert_frame_equal
 from sklearn.metrics import (
     average_precision_score,
     f1_score,
@@ -11,6 +12,7 @@ from sklearn.metrics import (
     roc_curve,
 )
 
+from automl_cxr.results.figures.decisions import plot_risk_coverage
 from automl_cxr.results.figures.findings import plot_finding, threshold_table
 from automl_cxr.results.figures.hyperparameters import coordinates_table
 from automl_cxr.results.figures.quality import (
@@ -26,6 +28,7 @@ from automl_cxr.results.figures.quality import (
 from automl_cxr.results.figures.search import loss_table
 from automl_cxr.scoring.calibration import expected_calibration_error
 from automl_cxr.scoring.predictions import Predictions
+from automl_cxr.scoring.risk_coverage import risk_coverage_table
 
 
 def random_predictions(seed, n=60, n_classes=3, decimals=None):
@@ -77,6 +80,22 @@ def test_long_curves_are_thinned_but_contain_their_ends():
     curve = plot_roc(predictions, "t").data[0]
     assert len(curve.x) <= 400
     assert (curve.x[0], curve.y[0], curve.x[-1], curve.y[-1]) == (0, 0, 1, 1)
+
+
+def test_the_curve_of_one_class_is_that_of_the_table_of_all():
+    predictions = random_predictions(2, n=50)
+    for table in (roc_table, precision_recall_table):
+        every = table(predictions)
+        one = table(predictions, position=1)
+        assert_frame_equal(one, every[every["class"] == predictions.classes[1]].reset_index(drop=True))
+
+
+def test_a_long_curve_of_risks_is_thinned():
+    predictions = random_predictions(2, n=5000)
+    risks = risk_coverage_table(predictions)
+    curve = plot_risk_coverage(risks, "t").data[0]
+    assert len(curve.x) <= 1000
+    assert (curve.x[0], curve.x[-1]) == (risks["coverage"].iloc[0], 1)
 
 
 def test_reliability_by_hand():

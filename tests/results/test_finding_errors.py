@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from pandas.testing import assert_frame_equal
 
 from automl_cxr.errors import UnknownNameError
 from automl_cxr.results.compared_models import ComparedModels
@@ -58,6 +59,10 @@ def test_wrong_decisions_are_listed_by_their_distance_from_the_threshold(analysi
     assert list(confident["margin"]) == pytest.approx([0.4, 0.3, 0.2, 0.1, 0.1])
     assert confident.iloc[0][["image", "finding", "error", "model"]].tolist() == ["a", "Nodule", "false", "trial 1"]
     assert list(analysis.confusions(order="uncertain")["margin"]) == pytest.approx([0.1, 0.1, 0.2, 0.3, 0.4])
+    for order in ("confident", "uncertain"):
+        every = analysis.confusions(order=order).drop_duplicates("image")
+        assert_frame_equal(analysis.confusions(order=order, n_images=2), every.head(2).reset_index(drop=True))
+        assert len(analysis.confusions(order=order, n_images=9)) == 3
     with pytest.raises(UnknownNameError, match="Did you mean 'confident'"):
         analysis.confusions(order="confidant")
 

@@ -11,7 +11,7 @@ import sklearn.metrics
 from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.scoring.finding_counts import count_decisions
 from automl_cxr.scoring.finding_labels import describe_unscored, mean_of_findings
-from automl_cxr.scoring.finding_ranking import areas_under_roc, auc_influence, average_precisions
+from automl_cxr.scoring.finding_ranking import areas_under_roc, auc_influence, average_precisions, rounded_areas_under_roc
 from automl_cxr.scoring.intervals import named_metric
 from automl_cxr.scoring.metric_table import CLASS_METRICS
 from automl_cxr.scoring.metrics import METRICS, metrics_for, score_predictions
@@ -178,6 +178,21 @@ def test_fast_ranking_equals_that_of_other_number_types() -> None:
     for index in np.ndindex(3, 2):
         expected = sklearn.metrics.roc_auc_score(positive, scores[index])
         assert areas_under_roc(positive, scores)[index] == pytest.approx(expected)
+
+
+def test_rounded_areas_are_nearly_equal_for_frequent_and_rare_findings() -> None:
+    rng = np.random.default_rng(0)
+    for rate in (0.3, 0.02):
+        positive = rng.random(5000) < rate
+        logits = rng.normal(size=(6, 5000)) + 1.5 * positive + np.log(rate)
+        scores = (1 / (1 + np.exp(-logits))).astype(np.float32)
+        scores[0, :2500] = 0
+        rounded = rounded_areas_under_roc(positive, scores.reshape(2, 3, 5000))
+        np.testing.assert_allclose(rounded, areas_under_roc(positive, scores).reshape(2, 3), atol=5e-5, rtol=0)
+        assert rounded[0, 1] == rounded_areas_under_roc(positive, scores[1]), "does not depend on the other models"
+    assert np.isnan(rounded_areas_under_roc(np.ones(4, dtype=bool), scores[:, :4])).all()
+    equal = rounded_areas_under_roc(np.array([True, False, False]), np.full((1, 3), 0.2, np.float32))
+    assert equal.tolist() == [0.5]
 
 
 def test_influences_predict_the_area_without_an_image() -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import stat
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from automl_cxr.errors import DataError, UsageError
+from automl_cxr.scoring import predictions as scoring_predictions
 from automl_cxr.scoring.predictions import Predictions, align
+
+SHARED_ARRAYS = {"ids", "classes", "patients", "labels"}  # of all trials of a study
 
 
 def draw(n: int = 6, k: int = 3, seed: int = 0) -> Predictions:
@@ -153,25 +157,61 @@ def test_every_truncated_file_is_refused_by_name(tmp_path: Path) -> None:
             Predictions.from_npz(path)
 
 
-def test_a_flipped_byte_raises_no_other_exception(tmp_path: Path) -> None:
-    path = tmp_path / "valid.npz"
-    draw().to_npz(path)
-    whole = path.read_bytes()
-    rng = np.random.default_rng(0)
-    refused = 0
-    for _ in range(500):
-        damaged = bytearray(whole)
-        damaged[rng.integers(len(whole))] ^= 1 << rng.integers(8)
+def flip_bits(path: Path, n: int, *, is_first: bool) -> tuple[set[str], int]:
+    """Flip one random bit of a file at a time and read it. Return the arrays with refused damage, and how often it was refused.
+
+    Args:
+        path: The file; its content is that of ``draw``.
+        n: Number of bits.
+        is_first: Whether the file is the first one of its images, so that the arrays that the trials of a study share are read.
+    """
+    whole, rng, refused = path.read_bytes(), np.random.default_rng(0), []
+    array_at = arrays_by_position(path)
+    for _ in range(n):
+        damaged, position = bytearray(whole), int(rng.integers(len(whole)))
+        damaged[position] ^= 1 << rng.integers(8)
         path.write_bytes(damaged)
+        if is_first:
+            scoring_predictions._images_of.cache_clear()
         try:
             loaded = Predictions.from_npz(path)
         except DataError:
-            refused += 1
-        else:  # the flipped bit is in unused bytes of the zip file, or in ids that are shared with an earlier file
+            refused.append(array_at.get(position, ""))
+        else:  # the bit is unused, repeats the same bytes from another place, or is in an array that is not read again
             np.testing.assert_array_equal(loaded.probabilities, draw().probabilities)
             np.testing.assert_array_equal(loaded.labels, draw().labels)
             assert (loaded.ids, loaded.classes, loaded.patients) == (draw().ids, draw().classes, draw().patients)
-    assert refused > 100
+    return set(refused), len(refused)
+
+
+def arrays_by_position(path: Path) -> dict[int, str]:
+    """Return the name of the array at each position of an archive that has compressed data."""
+    whole, found = path.read_bytes(), {}
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            n_name, n_extra = (int.from_bytes(whole[info.header_offset + start :][:2], "little") for start in (26, 28))
+            first = info.header_offset + 30 + n_name + n_extra
+            found |= dict.fromkeys(range(first, first + info.compress_size), info.filename.removesuffix(".npy"))
+    return found
+
+
+def test_flipped_bits_of_all_arrays_are_found_when_the_images_are_first_read(tmp_path: Path) -> None:
+    path = tmp_path / "valid.npz"
+    draw().to_npz(path)
+    arrays, n_refused = flip_bits(path, 300, is_first=True)
+    assert arrays >= {*SHARED_ARRAYS, "probabilities"}
+    assert n_refused > 150
+
+
+def test_flipped_bits_of_the_probabilities_are_found_in_a_later_file_of_the_same_images(tmp_path: Path) -> None:
+    """Arrays that have the checksums of an earlier file are not read again, so damage to them has no effect."""
+    path = tmp_path / "valid.npz"
+    draw().to_npz(path)
+    Predictions.from_npz(path)
+    arrays, n_refused = flip_bits(path, 300, is_first=False)
+    assert "probabilities" in arrays
+    assert not arrays & SHARED_ARRAYS
+    assert n_refused > 60
 
 
 class Malicious:

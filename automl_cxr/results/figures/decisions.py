@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from automl_cxr.results.figures.style import PALE, TEXT_COLOUR, colour_of, styled
+from automl_cxr.results.figures.thinning import thinned
 from automl_cxr.results.outcome_tables import net_benefits
 from automl_cxr.scoring.net_benefit import CURVE_THRESHOLDS
 from automl_cxr.scoring.predictions import Predictions
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 _PANEL_HEIGHT, _PANEL_GAP = 330, 95  # pixels; the gap has the title of an axis and of the next panel
 _MARGIN = {"l": 60, "r": 20, "t": 90, "b": 90}
 _MARGIN_OF_THRESHOLDS = 0.05
+_MAX_POINTS = 1000  # of a curve of risks
 _BELOW_ZERO = 0.25  # the part of the curve below this share of its largest net benefit is not shown
 
 
@@ -85,11 +87,12 @@ def plot_risk_coverage(risks: pd.DataFrame, title: str) -> go.Figure:
     """
     import plotly.graph_objects as go  # takes a second to import
 
+    shown = thinned(risks, _MAX_POINTS)
     figure = go.Figure(
         go.Scatter(
-            x=risks["coverage"],
-            y=risks["risk"],
-            customdata=risks["confidence"],
+            x=shown["coverage"],
+            y=shown["risk"],
+            customdata=shown["confidence"],
             mode="lines",
             line={"color": colour_of(0)},
             hovertemplate="coverage %{x:.2f}, risk %{y:.3f}, confidence from %{customdata:.3f}<extra></extra>",

@@ -9,6 +9,7 @@ import pandas as pd
 
 from automl_cxr.results.figures.quality import one_against_rest, precision_recall_table, reliability_table, roc_table
 from automl_cxr.results.figures.style import ACCENT, PALE, TEXT_COLOUR, colour_of, styled
+from automl_cxr.results.figures.thinning import thinned
 from automl_cxr.scoring.predictions import Predictions
 
 if TYPE_CHECKING:
@@ -52,14 +53,14 @@ def plot_finding(predictions: Predictions, finding: int, title: str) -> go.Figur
     """
     from plotly.subplots import make_subplots  # takes a second to import
 
-    name, threshold = predictions.classes[finding], _threshold(predictions, finding)
+    threshold = _threshold(predictions, finding)
     figure = make_subplots(rows=2, cols=2, subplot_titles=_TITLES, vertical_spacing=0.16, horizontal_spacing=0.12)
-    curve, at_threshold = _of_finding(roc_table(predictions), name, threshold)
+    curve, at_threshold = _with_point(roc_table(predictions, position=finding), threshold)
     _add_curve(figure, curve, "false_positive_rate", "true_positive_rate", (1, 1), at_threshold)
-    curve, at_threshold = _of_finding(precision_recall_table(predictions), name, threshold)
+    curve, at_threshold = _with_point(precision_recall_table(predictions, position=finding), threshold)
     _add_curve(figure, curve, "recall", "precision", (1, 2), at_threshold)
     _add_reliability(figure, reliability_table(predictions, finding=finding), threshold)
-    _add_scores(figure, _thinned(threshold_table(predictions, finding)), threshold)
+    _add_scores(figure, thinned(threshold_table(predictions, finding), _MAX_POINTS), threshold)
     for row, column, x, y in (
         (1, 1, "1 - specificity", "sensitivity"),
         (1, 2, "recall", "precision"),
@@ -75,15 +76,10 @@ def _threshold(predictions: Predictions, finding: int) -> float | None:
     return None if predictions.thresholds is None else float(predictions.thresholds[finding])
 
 
-def _of_finding(table: pd.DataFrame, name: str, threshold: float | None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the curve of a finding, and its point at the threshold, without rows if there is none."""
-    curve = table[table["class"] == name]
+def _with_point(curve: pd.DataFrame, threshold: float | None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the thinned curve of a finding, and its point at the threshold, without rows if there is none."""
     reached = curve.iloc[:0] if threshold is None else curve[curve["threshold"].astype(float) >= threshold]
-    return _thinned(curve), reached.tail(1)  # rows are in the order of decreasing probability
-
-
-def _thinned(table: pd.DataFrame) -> pd.DataFrame:
-    return table.iloc[np.unique(np.linspace(0, len(table) - 1, min(len(table), _MAX_POINTS)).round().astype(int))]
+    return thinned(curve, _MAX_POINTS), reached.tail(1)  # rows are in the order of decreasing probability
 
 
 def _add_curve(

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from automl_cxr.results.figures.style import PALE, TEXT_COLOUR, colour_of, line_of, styled
+from automl_cxr.results.figures.thinning import thinned
 from automl_cxr.scoring.confusion import confusion_matrix
 from automl_cxr.scoring.finding_counts import count_decisions
 from automl_cxr.scoring.metrics import METRICS
@@ -105,14 +106,18 @@ def _plot_decisions(table: pd.DataFrame, title: str) -> go.Figure:
     )
 
 
-def roc_table(predictions: Predictions) -> pd.DataFrame:
+def roc_table(predictions: Predictions, *, position: int | None = None) -> pd.DataFrame:
     """Return the ROC curve of each class against the rest: class, threshold, false_positive_rate, true_positive_rate.
 
     The curve has a point at (0, 0) and one at every distinct probability, from high to low. A class with no images or with
     all images has no rows. The curve of a finding is that of the images whose label is known.
+
+    Args:
+        predictions: The predictions.
+        position: Index of a class or finding; by default all.
     """
     rows = []
-    for name, counts in _counts_over_thresholds(predictions):
+    for name, counts in _counts_over_thresholds(predictions, position):
         curve = pd.DataFrame(
             {
                 "class": name,
@@ -126,10 +131,11 @@ def roc_table(predictions: Predictions) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=columns)
 
 
-def precision_recall_table(predictions: Predictions) -> pd.DataFrame:
+def precision_recall_table(predictions: Predictions, *, position: int | None = None) -> pd.DataFrame:
     """Return the precision-recall curve of each class against the rest: class, threshold, recall, precision.
 
     The curve has a point at every distinct probability, from high to low. The same classes as in ``roc_table`` are omitted.
+    Arguments as for ``roc_table``.
     """
     rows = [
         pd.DataFrame(
@@ -140,16 +146,16 @@ def precision_recall_table(predictions: Predictions) -> pd.DataFrame:
                 "precision": counts["true"] / (counts["true"] + counts["false"]),
             }
         )
-        for name, counts in _counts_over_thresholds(predictions)
+        for name, counts in _counts_over_thresholds(predictions, position)
     ]
     return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=["class", "threshold", "recall", "precision"])
 
 
-def _counts_over_thresholds(predictions: Predictions) -> list[tuple[str, pd.DataFrame]]:
+def _counts_over_thresholds(predictions: Predictions, position: int | None) -> list[tuple[str, pd.DataFrame]]:
     """Count for each class and threshold the true positives ("true") and false positives ("false")."""
     counts_by_class = []
-    for position, name in enumerate(predictions.classes):
-        is_positive, probabilities = one_against_rest(predictions, position)
+    for number in range(len(predictions.classes)) if position is None else [position]:
+        is_positive, probabilities = one_against_rest(predictions, number)
         if is_positive.all() or not is_positive.any():
             continue
         order = np.argsort(-probabilities, kind="stable")
@@ -157,7 +163,7 @@ def _counts_over_thresholds(predictions: Predictions) -> list[tuple[str, pd.Data
         last_of_equals = np.append(np.flatnonzero(np.diff(sorted_probabilities)), len(order) - 1)
         n_true = np.cumsum(is_positive[order])[last_of_equals]
         counts = {"threshold": sorted_probabilities[last_of_equals], "true": n_true, "false": last_of_equals + 1 - n_true}
-        counts_by_class.append((name, pd.DataFrame(counts)))
+        counts_by_class.append((predictions.classes[number], pd.DataFrame(counts)))
     return counts_by_class
 
 
@@ -200,11 +206,11 @@ def plot_precision_recall(predictions: Predictions, title: str) -> go.Figure:
 def _add_curve(
     figure: go.Figure, predictions: Predictions, name: str, curve: pd.DataFrame, x: str, y: str, summary: str
 ) -> None:
-    thinned = curve.iloc[np.unique(np.linspace(0, len(curve) - 1, min(len(curve), _MAX_POINTS)).round().astype(int))]
+    shown = thinned(curve, _MAX_POINTS)
     figure.add_scatter(
-        x=thinned[x],
-        y=thinned[y],
-        customdata=thinned["threshold"].replace(np.inf, 1.0),
+        x=shown[x],
+        y=shown[y],
+        customdata=shown["threshold"].replace(np.inf, 1.0),
         mode="lines",
         name=f"{name} ({summary})",
         line=line_of(predictions.classes.index(name)) | {"shape": "linear"},

@@ -7,7 +7,7 @@ import pandas as pd
 from automl_cxr.errors import AutomlCxrError
 from automl_cxr.results.baseline_row import SHORTCUT_BASELINE
 from automl_cxr.results.html_page import Section, Table, Text
-from automl_cxr.results.leaderboard import build_leaderboard, shorten_leaderboard
+from automl_cxr.results.leaderboard import shorten_leaderboard
 from automl_cxr.results.report.report_data import ReportData
 from automl_cxr.results.report.text_format import capitalised
 from automl_cxr.results.tables import fold_intervals
@@ -19,7 +19,7 @@ def leaderboard_section(data: ReportData) -> Section:
     """Rank the best trials with intervals, and mark those that are not significantly worse than the best one."""
     store = data.store
     try:
-        table = build_leaderboard(store, with_baseline=True)
+        table = data.leaderboard.copy()
     except AutomlCxrError as error:
         return Section("Leaderboard", [Text(f"The leaderboard could not be built. {error}")])
     for name in ("n_parameters", "seconds"):

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from automl_cxr.config import TrialConfig
 from automl_cxr.errors import AutomlCxrError, StudyError
 from automl_cxr.records import SplitRecord, TrialRecord
-from automl_cxr.results.corrected_best import CorrectedBest, correct_best_of_study
+from automl_cxr.results.corrected_best import CorrectedBest
 from automl_cxr.results.explain.overlays import HeatmapOverlay
 from automl_cxr.results.finding_scores import FindingScores, score_findings
+from automl_cxr.results.leaderboard import build_leaderboard
 from automl_cxr.results.study_data import load_study_dataset, load_trial_config
 from automl_cxr.results.study_ensembles import read_ensembles
 from automl_cxr.scoring.intervals import Interval, bootstrap_interval, bootstrap_intervals
@@ -106,9 +107,19 @@ class ReportData:
         return "out of fold" if self.split.folds else "validation part"
 
     @cached_property
+    def leaderboard(self) -> pd.DataFrame:
+        """The leaderboard with the shortcut baseline; it takes a minute for many trials of many images.
+
+        Raises:
+            AutomlCxrError: A file of a trial is damaged.
+        """
+        return build_leaderboard(self.store, with_baseline=True)
+
+    @property
     def corrected(self) -> CorrectedBest | None:
         """Score of the best trial, corrected for the choice among the trials; None if no trial meets the requirements."""
-        return correct_best_of_study(self.store)
+        of_sets: Sequence[CorrectedBest | None] = self.leaderboard.attrs.get("corrected", ())
+        return of_sets[0] if of_sets else None
 
 
 def read_report_data(store: StudyStore) -> ReportData:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import compress
 from pathlib import Path
 
@@ -30,12 +31,13 @@ def load_trial_config(store: StudyStore, number: int) -> TrialConfig:
     return read_record(store.trial_folder(number) / "config.json", TrialConfig.from_json)
 
 
-def load_study_dataset(store: StudyStore, data: str | None = None) -> Dataset:
+def load_study_dataset(store: StudyStore, data: str | None = None, *, subgroups: Sequence[str] = ()) -> Dataset:
     """Load the table of a study's images.
 
     Args:
         store: The study.
         data: Current location of the data; by default the recorded one.
+        subgroups: Further columns of the table that are read as metadata.
 
     Raises:
         DataError: The data are missing or have changed.
@@ -46,8 +48,9 @@ def load_study_dataset(store: StudyStore, data: str | None = None) -> Dataset:
         "changed, so the split is not valid. Pass the original data with --data. Images of another site are scored by "
         f"`automl-cxr leaderboard {store.name} --external DIR`."
     )
+    options = replace(spec.data_options, subgroups=(*(spec.subgroups or ()), *subgroups) or None)
     try:
-        dataset = load_dataset(data or spec.data, spec.data_options)
+        dataset = load_dataset(data or spec.data, options)
     except UnknownNameError as error:  # a class or a label column of the study, which the caller has not typed
         raise different from error
     if digest_table(dataset) != spec.data_digest:

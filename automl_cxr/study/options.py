@@ -237,6 +237,14 @@ class SearchOptions(OptionSet):
         setting="projections",
         default_text="all images",
     )
+    subgroups: Sequence[str] | None = option_field(
+        "Further columns of the table by which scores are compared between groups of patients.",
+        Section.DATA,
+        kind="names",
+        metavar="COLUMN,...",
+        setting="subgroups",
+        default_text="sex, age, view, site and scanner where the table or DICOM headers have them",
+    )
     image_size: int | None = option_field(
         "Height and width of the decoded images, in pixels.",
         Section.DATA,
@@ -630,6 +638,7 @@ class SpliceOptions(OptionSet):
     patients: str | None = _search_option("patients")
     unknown_patients: str | None = _search_option("unknown_patients")
     projections: Sequence[str] | None = _search_option("projections")
+    subgroups: Sequence[str] | None = _search_option("subgroups")
     image_size: int | None = _search_option("image_size", default_text="the size of a trained branch, else 112")
     fit: str | None = _search_option("fit")
     normal_class: str | None = _search_option("normal_class", help="Class without a finding.")

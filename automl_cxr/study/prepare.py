@@ -30,6 +30,7 @@ from automl_cxr.study.data_preparation import (
 )
 from automl_cxr.study.expected_workers import expected_workers
 from automl_cxr.study.image_hashes import HASHES_FILE, ImageHashes
+from automl_cxr.study.image_metadata import save_image_metadata
 from automl_cxr.study.model_sources import find_sources
 from automl_cxr.study.options import ALLOW, SearchOptions
 from automl_cxr.study.portfolio import enqueue_portfolio
@@ -153,6 +154,7 @@ def prepare_study(
             notes.extend(_check_existing(existing, spec, images, options))
             enqueue_missing(existing)
             enqueue_portfolio(existing)
+            _save_metadata(folder, dataset)
             earlier_audit = load_audit(existing)
             notes.extend([] if earlier_audit is None else audit_messages(earlier_audit))
             return PreparedStudy(existing, decoded.path, weights_folder, tuple(notes), is_new=False)
@@ -162,6 +164,7 @@ def prepare_study(
         hashes, checks = _compare_sources(spec, folder, images, options)
         claim_folder(name, runs=runs, storage=storage)
         _save_sources(folder, hashes, checks)
+        _save_metadata(folder, dataset)
         notes.extend(warnings_of(checks))
         if plan is not None:
             notes.extend(plan.notes)
@@ -234,6 +237,11 @@ def _save_sources(folder: Path, hashes: ImageHashes, checks: Sequence[SourceChec
         folder.mkdir(parents=True, exist_ok=True)
         hashes.save(folder / HASHES_FILE)
     save_source_checks(checks, folder)
+
+
+def _save_metadata(folder: Path, dataset: Dataset) -> None:
+    with explained_disk_errors(folder):
+        save_image_metadata(dataset.metadata, folder)
 
 
 def _check_existing(store: StudyStore, spec: StudySpec, images: StudyImages, options: SearchOptions) -> list[str]:

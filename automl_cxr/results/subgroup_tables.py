@@ -105,7 +105,7 @@ def analyse_subgroups(
         metrics: Names of the metrics in which the groups are compared; those that are not defined are left out.
         normal_class: Index of the class without a finding, or None.
         min_patients: Number of patients below which a group is not compared.
-        n_resamples: Number of bootstrap resamples of each interval.
+        n_resamples: Number of bootstrap resamples of each interval; 0 for no intervals.
         n_permutations: Number of permutations of each test.
         seed: Seed of both.
 
@@ -124,7 +124,7 @@ def analyse_subgroups(
             grouping,
             comparison,
             normal_class=normal_class,
-            with_intervals=list(overall),
+            with_intervals=list(overall) if n_resamples else (),
             n_resamples=n_resamples,
             seed=seed,
         )

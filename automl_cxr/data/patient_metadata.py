@@ -20,6 +20,8 @@ METADATA_NAMES: Mapping[str, tuple[str, ...]] = {
 }
 """Names of columns of tables for each kind of metadata that is read without a choice, in order of preference."""
 
+SUBGROUP_COLUMN = "column of subgroups"
+"""Kind of the unknown name, if a chosen column does not exist."""
 MAX_AGE = 120  # years; larger numbers are errors, such as the 414 years in ChestX-ray14
 _AGE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>y|yr|yrs|year|years|m|mo|month|months|w|week|weeks|d|day|days)?\+?")
 _YEARS_OF_UNIT = {"y": 1.0, "m": 1 / 12, "w": 7 / 365.25, "d": 1 / 365.25}
@@ -105,4 +107,4 @@ def check_chosen(rows: Iterable[ImageRow], options: DataOptions, columns: Iterab
     keys = {match_key(name) for column in listed for name in column.split(", ")}
     for name in options.subgroups:
         if name not in known and match_key(name) not in keys:
-            raise UnknownNameError("column of subgroups", name, dict.fromkeys([*sorted(known), *listed]))
+            raise UnknownNameError(SUBGROUP_COLUMN, name, dict.fromkeys([*sorted(known), *listed]))

@@ -14,6 +14,7 @@ from automl_cxr.config import TrialConfig
 from automl_cxr.data.cache import decode_dataset
 from automl_cxr.data.dataset import Dataset, load_dataset
 from automl_cxr.data.decode import decode_image_in_pool, decoder_warnings_off, fit_square
+from automl_cxr.data.patient_metadata import SUBGROUP_COLUMN
 from automl_cxr.errors import DataError, UnknownNameError, UnreadableImageError
 from automl_cxr.study.data_preparation import digest_table
 from automl_cxr.study.store import StudyStore, read_record
@@ -41,6 +42,7 @@ def load_study_dataset(store: StudyStore, data: str | None = None, *, subgroups:
 
     Raises:
         DataError: The data are missing or have changed.
+        UnknownNameError: There is no such further column.
     """
     spec = store.spec
     different = DataError(
@@ -52,6 +54,8 @@ def load_study_dataset(store: StudyStore, data: str | None = None, *, subgroups:
     try:
         dataset = load_dataset(data or spec.data, options)
     except UnknownNameError as error:  # a class or a label column of the study, which the caller has not typed
+        if error.kind == SUBGROUP_COLUMN and error.received in subgroups:
+            raise
         raise different from error
     if digest_table(dataset) != spec.data_digest:
         raise different

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from automl_cxr.data.patient_metadata import SUBGROUP_COLUMN
 from automl_cxr.errors import DataError, UnknownNameError
 from automl_cxr.results.study_data import load_study_dataset
 from automl_cxr.scoring.subgroups import SEPARATOR
@@ -48,5 +49,5 @@ def load_metadata(store: StudyStore, by: Sequence[str] | None = None, *, data: s
         return stored
     unknown = [name for name in needed if name not in found and name not in stored]
     if unknown:
-        raise UnknownNameError("column of subgroups", unknown[0], dict.fromkeys([*stored.columns, *found.columns]))
+        raise UnknownNameError(SUBGROUP_COLUMN, unknown[0], dict.fromkeys([*stored.columns, *found.columns]))
     return found if stored.empty else stored.join(found[missing])

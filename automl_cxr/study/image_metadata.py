@@ -51,7 +51,8 @@ def load_image_metadata(folder: Path) -> pd.DataFrame:
     header, rows = read_rows(path)
     if header[:1] != ["image"] or len(set(header)) < len(header):
         raise DataError(
-            f"The metadata of a study begin with a column image; '{path}' does not. Delete it: it is written again."
+            f"The metadata of a study must have the column image first, and others once; '{path}' has {', '.join(header)}. "
+            "Delete the file: the next search writes it again."
         )
     columns = {name: [row[place] for row in rows] for place, name in enumerate(header)}
     return pd.DataFrame({name: columns[name] for name in header[1:]}, index=columns["image"], dtype=object)

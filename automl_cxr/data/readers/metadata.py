@@ -55,6 +55,7 @@ def _by_image(root: Path, records: Iterable[Mapping[str, str]]) -> dict[str, Map
                     f"{METADATA_NAME} must have one row for each image; received rows with different entries for '{image}' in "
                     f"'{root}'. Remove the wrong ones."
                 )
+            listed[image] = {column: text if entries[column] == text else "" for column, text in earlier.items()}
     return listed
 
 

@@ -130,7 +130,11 @@ def prepare_study(
             images = load_images(dataset, settings, notes, on_progress)
             settings = settle_folds(settings, images.split.n_folds)
             split, decoded = images.split, images.decoded
-            audit = None if existing else audit_split(dataset.root, split, decoded, on_progress=on_progress)
+            audit = (
+                None
+                if existing
+                else audit_split(dataset.root, split, decoded, metadata=dataset.metadata, on_progress=on_progress)
+            )
             plan_of_time = None if step_times is None else _plan_budget(step_times, options, settings, split, started, notes)
         if plan_of_time is not None and options.epochs is None:
             settings = {**settings, "epochs": plan_of_time.epochs}

@@ -16,6 +16,8 @@ from automl_cxr.results.explain.overlays import HeatmapOverlay
 from automl_cxr.results.finding_scores import FindingScores, score_findings
 from automl_cxr.results.study_data import load_study_dataset, load_trial_config
 from automl_cxr.results.study_ensembles import read_ensembles
+from automl_cxr.results.study_subgroups import compared_metrics
+from automl_cxr.results.subgroup_tables import SubgroupAnalysis, analyse_subgroups, group_predictions
 from automl_cxr.scoring.intervals import Interval, bootstrap_interval, bootstrap_intervals
 from automl_cxr.scoring.metrics import METRICS, score_predictions
 from automl_cxr.scoring.predictions import Predictions
@@ -113,6 +115,20 @@ class ReportData:
     def evaluated_on(self) -> str:
         """The images on which scores are computed: "validation part" or "out of fold"."""
         return "out of fold" if self.split.folds else "validation part"
+
+    @cached_property
+    def subgroups(self) -> SubgroupAnalysis | None:
+        """Scores of the best trial in groups of patients; None if no metadata are known."""
+        groupings = group_predictions(self.metadata, self.predictions.ids)
+        if not groupings:
+            return None
+        return analyse_subgroups(
+            self.predictions,
+            groupings,
+            metrics=compared_metrics(self.spec, None),
+            normal_class=self.spec.normal_index,
+            seed=self.spec.seed,
+        )
 
     @cached_property
     def corrected(self) -> CorrectedBest | None:

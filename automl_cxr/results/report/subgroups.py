@@ -5,8 +5,7 @@ from __future__ import annotations
 from automl_cxr.results.figures.subgroups import plot_subgroups
 from automl_cxr.results.html_page import Part, Plot, Section, Table, Text
 from automl_cxr.results.report.report_data import ReportData
-from automl_cxr.results.study_subgroups import compared_metrics
-from automl_cxr.results.subgroup_tables import SubgroupAnalysis, analyse_subgroups, group_predictions
+from automl_cxr.results.subgroup_tables import SubgroupAnalysis
 from automl_cxr.results.tables import fold_intervals
 from automl_cxr.scoring.group_metrics import MIN_PATIENTS
 from automl_cxr.scoring.subgroups import SEPARATOR
@@ -29,16 +28,9 @@ _FNFR = (
 
 def subgroups_section(data: ReportData) -> Section:
     """Compare the scores of the best trial in groups of patients; a section without parts if no metadata are known."""
-    groupings = group_predictions(data.metadata, data.predictions.ids)
-    if not groupings:
+    found = data.subgroups
+    if found is None:
         return Section(_TITLE, [])
-    found = analyse_subgroups(
-        data.predictions,
-        groupings,
-        metrics=compared_metrics(data.spec, None),
-        normal_class=data.spec.normal_index,
-        seed=data.spec.seed,
-    )
     best = f"trial {data.best.number}, {data.evaluated_on}"
     parts: list[Part] = [_conclusion(found)]
     singles = found.groups[~found.groups["column"].str.contains(SEPARATOR, regex=False)]

@@ -17,6 +17,7 @@ from automl_cxr.scoring.metrics import metrics_for
 from automl_cxr.scoring.objectives import COSTS
 from automl_cxr.scoring.subgroups import Grouping
 from automl_cxr.scoring.underdiagnosis import FNFR
+from automl_cxr.scoring.worst_group import WorstGroup
 from automl_cxr.study.spec import StudySpec
 from automl_cxr.study.store import StudyStore
 
@@ -57,7 +58,9 @@ def compared_metrics(spec: StudySpec, chosen: Sequence[str] | None = None) -> li
         UnknownNameError: A chosen metric does not exist for the classes of the study.
     """
     if chosen is None:
-        return list(dict.fromkeys([*(name for name in spec.objectives if name not in COSTS), *TESTED]))
+        names = [name for name in spec.objectives if name not in COSTS]
+        worst = {name: WorstGroup.parse(name) for name in names}
+        return list(dict.fromkeys([*((one.metric if one else name) for name, one in worst.items()), *TESTED]))
     defined = [*metrics_for(spec.classes, normal_class=spec.normal_index, task=spec.task), FNFR]
     for name in chosen:
         if name not in defined:

@@ -6,19 +6,12 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from automl_cxr.data.image_metadata import load_image_metadata
 from automl_cxr.data.patient_metadata import SUBGROUP_COLUMN
 from automl_cxr.errors import DataError, UnknownNameError
 from automl_cxr.results.study_data import load_study_dataset
-from automl_cxr.scoring.subgroups import SEPARATOR
-from automl_cxr.study.image_metadata import load_image_metadata
+from automl_cxr.scoring.subgroups import split_columns
 from automl_cxr.study.store import StudyStore
-
-_AND = SEPARATOR.strip()
-
-
-def split_columns(by: Sequence[str]) -> list[tuple[str, ...]]:
-    """Split names of columns and of intersections, such as "sex" and "sex&age", into the names of their columns."""
-    return [tuple(name.strip() for name in one.split(_AND)) for one in by]
 
 
 def load_metadata(store: StudyStore, by: Sequence[str] | None = None, *, data: str | None = None) -> pd.DataFrame:
@@ -35,8 +28,9 @@ def load_metadata(store: StudyStore, by: Sequence[str] | None = None, *, data: s
     Raises:
         DataError: The data are missing or have changed.
         UnknownNameError: There is no such column.
+        UsageError: An intersection has more than two columns.
     """
-    needed = list(dict.fromkeys(name for names in split_columns(by or ()) for name in names))
+    needed = list(dict.fromkeys(column for name in by or () for column in split_columns(name)))
     stored = load_image_metadata(store.folder)
     missing = [name for name in needed if name not in stored]
     if not missing and (needed or not stored.columns.empty):

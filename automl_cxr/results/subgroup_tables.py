@@ -8,14 +8,12 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from automl_cxr.errors import UsageError
-from automl_cxr.results.subgroup_data import split_columns
 from automl_cxr.scoring.group_metrics import MIN_PATIENTS, plan_comparison, with_fixed_decisions
 from automl_cxr.scoring.group_scores import N_RESAMPLES, GroupScores, score_groups
 from automl_cxr.scoring.metrics import METRICS
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.scoring.subgroup_gaps import ALPHA, N_PERMUTATIONS, Gap, gaps_between_groups, holm
-from automl_cxr.scoring.subgroups import Grouping, group_images, intersect
+from automl_cxr.scoring.subgroups import Grouping, group_by_metadata, split_columns
 
 TESTED = ("macro_f1", "macro_auc", "fnfr", "calibration_error")
 """Metrics in which the groups are compared, beside the objectives of the study."""
@@ -72,18 +70,16 @@ def group_predictions(
     Raises:
         UsageError: An intersection has more than two columns.
     """
-    chosen = split_columns(by if by is not None else list(map(str, metadata.columns)))
-    if any(len(names) > 2 for names in chosen):
-        raise UsageError(f"An intersection has two columns, such as sex&age; received {', '.join(by or ())}. Name two.")
-    values = metadata.reindex(list(ids)).fillna("")
-    of_column = {name: group_images(name, values[name].tolist()) for names in chosen for name in names}
-    singles = [names[0] for names in chosen if len(names) == 1]
-    pairs = [names for names in chosen if len(names) == 2]
+    names = [split_columns(name) for name in (map(str, metadata.columns) if by is None else by)]
+    singles, pairs = ([one for one in names if len(one) == n_columns] for n_columns in (1, 2))
     if intersections and not pairs:
-        pairs = list(itertools.combinations([name for name in singles if by is not None or name in INTERSECTED], 2))
-    informative = {name for name, one in of_column.items() if len(one.groups) > 1}
-    found = [of_column[name] for name in dict.fromkeys(singles) if name in informative]
-    return found + [intersect(of_column[first], of_column[second]) for first, second in pairs if {first, second} <= informative]
+        pairs = list(itertools.combinations([name for (name,) in singles if by is not None or name in INTERSECTED], 2))
+    groupings = {columns: group_by_metadata(metadata, columns, ids) for columns in [*singles, *pairs]}
+    return [
+        grouping
+        for columns, grouping in groupings.items()
+        if all(len(group_by_metadata(metadata, [name], ids).groups) > 1 for name in columns)
+    ]
 
 
 def analyse_subgroups(

@@ -6,8 +6,14 @@ import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from automl_cxr.errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 AGE = "age"
 AGE_BANDS = (0, 18, 40, 60, 80)
@@ -34,6 +40,41 @@ class Grouping:
     column: str
     groups: tuple[str, ...]
     of_image: np.ndarray
+
+
+def split_columns(name: str) -> tuple[str, ...]:
+    """Split the name of a column, or of an intersection such as "sex&age", into the names of one or two columns.
+
+    Raises:
+        UsageError: There are more than two columns, or a name is empty.
+    """
+    columns = tuple(part.strip() for part in name.split(SEPARATOR.strip()))
+    if len(columns) > 2 or not all(columns):
+        raise UsageError(f"An intersection has two columns, such as sex&age; received '{name}'. Name two.")
+    return columns
+
+
+def group_by_metadata(metadata: pd.DataFrame, columns: Sequence[str], ids: Sequence[str]) -> Grouping:
+    """Divide images into groups by one or two columns of metadata.
+
+    The groups, such as quartiles, are those of all images of the metadata, so that they are the same in all parts.
+
+    Args:
+        metadata: Texts, "" where unknown, with images as index.
+        columns: Names of one or two of its columns.
+        ids: The images to divide; images without metadata are in no group.
+
+    Returns:
+        The groups that contain one of the images.
+    """
+    groupings = [group_images(name, metadata[name].tolist()) for name in columns]
+    grouping = groupings[0] if len(groupings) == 1 else intersect(*groupings)
+    place = {image: number for number, image in enumerate(metadata.index)}
+    of_image = np.append(grouping.of_image, NO_GROUP)[[place.get(image, -1) for image in ids]]
+    occurring = np.unique(of_image[of_image != NO_GROUP])
+    index = np.full(len(grouping.groups) + 1, NO_GROUP)
+    index[occurring] = np.arange(len(occurring))
+    return Grouping(grouping.column, tuple(grouping.groups[number] for number in occurring), index[of_image])
 
 
 def group_images(column: str, values: Sequence[str]) -> Grouping:

@@ -298,7 +298,8 @@ class SearchOptions(OptionSet):
     )
     objective: str | Sequence[str] | None = option_field(
         f"Validation metric that ranks trials: {list_choices(METRIC_NAMES)}. Several objectives give a Pareto front; the "
-        f"first, a metric, ranks trials, and the others may be costs: {list_choices(COST_NAMES)}.",
+        f"first, a metric, ranks trials, and the others may be costs: {list_choices(COST_NAMES)}, or the score of the worst "
+        "group of patients, such as worst:sex:fnfr.",
         Section.SEARCH,
         metavar="METRIC",
         choices=(*METRIC_NAMES, *COST_NAMES),
@@ -308,7 +309,8 @@ class SearchOptions(OptionSet):
         default_text="macro_f1; macro_auc for several findings",
     )
     require: str | Sequence[str] | None = option_field(
-        "Bound on a metric or a cost that the best trial must meet, such as parameters<=10e6 or fnfr<=0.05.",
+        "Bound on a metric or a cost that the best trial must meet, such as parameters<=10e6, fnfr<=0.05 or, for the worst "
+        "group of patients, worst:sex:macro_f1>=0.7.",
         Section.SEARCH,
         metavar="BOUND",
         is_repeatable=True,

@@ -12,6 +12,7 @@ from typing import Any
 
 from automl_cxr.data.audit.record import Audit
 from automl_cxr.data.dataset import Dataset
+from automl_cxr.data.image_metadata import save_image_metadata
 from automl_cxr.engine.space_toml import parse_space
 from automl_cxr.records import SplitRecord
 from automl_cxr.scoring.objectives import direction_of
@@ -30,7 +31,6 @@ from automl_cxr.study.data_preparation import (
 )
 from automl_cxr.study.expected_workers import expected_workers
 from automl_cxr.study.image_hashes import HASHES_FILE, ImageHashes
-from automl_cxr.study.image_metadata import save_image_metadata
 from automl_cxr.study.model_sources import find_sources
 from automl_cxr.study.options import ALLOW, SearchOptions
 from automl_cxr.study.portfolio import enqueue_portfolio
@@ -60,6 +60,7 @@ from automl_cxr.study.store import StudyStore, creation_lock, explained_disk_err
 from automl_cxr.study.study_audit import audit_messages, audit_split, load_audit, save_audit
 from automl_cxr.study.study_folder import check_folder_name, claim_folder
 from automl_cxr.study.warm_start import enqueue_missing, plan_warm_start, save_warm_start
+from automl_cxr.study.worst_groups import check_worst_groups
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,7 @@ def prepare_study(
             notes.extend([] if earlier_audit is None else audit_messages(earlier_audit))
             return PreparedStudy(existing, decoded.path, weights_folder, tuple(notes), is_new=False)
         check_normal_class(spec)
+        check_worst_groups(spec, split, dataset.metadata)
         earlier = None if spec.warm_start is None else StudyStore.open(spec.warm_start, runs=runs, storage=storage)
         plan = None if earlier is None else plan_warm_start(earlier, spec)
         hashes, checks = _compare_sources(spec, folder, images, options)

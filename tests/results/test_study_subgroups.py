@@ -9,12 +9,12 @@ import pytest
 from automl_cxr import api
 from automl_cxr.cli import _run
 from automl_cxr.data.dataset import load_dataset
+from automl_cxr.data.image_metadata import METADATA_FILE
 from automl_cxr.errors import DataError, UnknownNameError, UsageError
 from automl_cxr.results.report.report_data import read_report_data
 from automl_cxr.results.report.subgroups import subgroups_section
 from automl_cxr.results.study_subgroups import analyse_study_subgroups
 from automl_cxr.scoring.metrics import score_predictions
-from automl_cxr.study.image_metadata import METADATA_FILE
 
 
 @pytest.fixture

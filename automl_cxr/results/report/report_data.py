@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from automl_cxr.config import TrialConfig
+from automl_cxr.data.image_metadata import load_image_metadata
 from automl_cxr.errors import AutomlCxrError, StudyError
 from automl_cxr.records import SplitRecord, TrialRecord
 from automl_cxr.results.corrected_best import CorrectedBest, correct_best_of_study
@@ -21,7 +22,6 @@ from automl_cxr.results.subgroup_tables import SubgroupAnalysis, analyse_subgrou
 from automl_cxr.scoring.intervals import Interval, bootstrap_interval, bootstrap_intervals
 from automl_cxr.scoring.metrics import METRICS, score_predictions
 from automl_cxr.scoring.predictions import Predictions
-from automl_cxr.study.image_metadata import load_image_metadata
 from automl_cxr.study.provenance import SearchEntry
 from automl_cxr.study.source_overlap import source_warnings
 from automl_cxr.study.spec import StudySpec

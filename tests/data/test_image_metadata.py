@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
+from automl_cxr.data.image_metadata import METADATA_FILE, load_image_metadata, save_image_metadata
 from automl_cxr.errors import DataError
-from automl_cxr.study.image_metadata import METADATA_FILE, load_image_metadata, save_image_metadata
 
 
 def test_metadata_are_read_as_they_were_written(tmp_path):

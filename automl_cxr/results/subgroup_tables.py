@@ -91,6 +91,7 @@ def analyse_subgroups(
     min_patients: int = MIN_PATIENTS,
     n_resamples: int = N_RESAMPLES,
     n_permutations: int = N_PERMUTATIONS,
+    all_intervals: bool = True,
     seed: int = 0,
 ) -> SubgroupAnalysis:
     """Score a model in each group, and test the gaps between the groups.
@@ -102,7 +103,8 @@ def analyse_subgroups(
         normal_class: Index of the class without a finding, or None.
         min_patients: Number of patients below which a group is not compared.
         n_resamples: Number of bootstrap resamples of each interval; 0 for no intervals.
-        n_permutations: Number of permutations of each test.
+        n_permutations: Largest number of permutations of each test.
+        all_intervals: Whether all metrics over the classes or findings have an interval; otherwise only those of ``metrics``.
         seed: Seed of both.
 
     Raises:
@@ -114,13 +116,13 @@ def analyse_subgroups(
     notes: list[str] = []
     for grouping in groupings:
         comparison = plan_comparison(predictions, grouping, normal_class=normal_class, min_patients=min_patients)
-        overall = dict.fromkeys([*(name for name in comparison.metrics if name in METRICS or name in metrics)])
+        with_intervals = [name for name in comparison.metrics if name in metrics or (all_intervals and name in METRICS)]
         groups += score_groups(
             predictions,
             grouping,
             comparison,
             normal_class=normal_class,
-            with_intervals=list(overall) if n_resamples else (),
+            with_intervals=with_intervals if n_resamples else (),
             n_resamples=n_resamples,
             seed=seed,
         )

@@ -127,6 +127,7 @@ class ReportData:
             groupings,
             metrics=compared_metrics(self.spec, None),
             normal_class=self.spec.normal_index,
+            all_intervals=False,
             seed=self.spec.seed,
         )
 

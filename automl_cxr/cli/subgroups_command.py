@@ -120,7 +120,9 @@ def _print_subgroups(found: StudySubgroups) -> None:
         print_message(note)
     for image, reason in found.unreadable.items():
         print_message(f"excluded: {image}: {reason}")
-    if found.n_opened:
+    if found.n_opened == 1:
+        print_message("This first evaluation on the test part is recorded in the study.")
+    elif found.n_opened > 1:
         print_message(f"The test part was evaluated {found.n_opened} times. Do not select models by it.")
 
 

@@ -56,6 +56,7 @@ class UnknownNameError(UsageError):
     """
 
     def __init__(self, kind: str, received: str, known: Iterable[str], *, hint: str = "") -> None:
+        self.kind, self.received = kind, received
         known = sorted(known)
         nearest = difflib.get_close_matches(received, known, n=1, cutoff=0.5)
         remedy = f"Did you mean '{nearest[0]}'?" if nearest else f"Known: {', '.join(known) or 'none'}."

@@ -36,6 +36,7 @@ from automl_cxr.results.replay import TOLERANCE, Replay, replay_trial
 from automl_cxr.results.report import write_report
 from automl_cxr.results.sealed_images import count_test_images, record_test_images
 from automl_cxr.results.study_data import scored_findings, scored_images
+from automl_cxr.results.study_subgroups import StudySubgroups, analyse_study_subgroups
 from automl_cxr.results.verification import Verification, verify_study
 from automl_cxr.scoring.conformal import check_coverage
 from automl_cxr.study import study_info
@@ -371,6 +372,16 @@ class Study:
                 ``predictions``, ``part``, ``data`` and ``on_progress``. An evaluation on the test part is recorded.
         """
         return analyse_errors(self._store, **choices)
+
+    def subgroups(self, **choices: Any) -> StudySubgroups:
+        """Compare the scores of groups of patients, such as sexes and ages, for one model of the study.
+
+        Args:
+            choices: Keywords of ``results.study_subgroups.analyse_study_subgroups``: ``trial``, ``ensemble``, ``part``, ``by``,
+                ``metrics``, ``min_patients``, ``intersections``, ``data`` and ``on_progress``. An evaluation on the test part
+                is recorded.
+        """
+        return analyse_study_subgroups(self._store, **choices)
 
     def error_page(
         self,

@@ -32,6 +32,7 @@ from automl_cxr.cli.sections import SectionedGroup
 from automl_cxr.cli.splice_command import splice
 from automl_cxr.cli.storage_commands import storage
 from automl_cxr.cli.studies_commands import studies
+from automl_cxr.cli.subgroups_command import subgroups
 from automl_cxr.cli.track_command import track
 from automl_cxr.cli.unexpected_errors import describe_unexpected
 from automl_cxr.cli.verify_commands import replay, verify
@@ -99,7 +100,7 @@ def commands() -> None:
 for command in (
     *(data,),
     *(search, splice, spaces, systems, describe, weights),
-    *(leaderboard, importance, report, ensemble, evaluate, errors, explain, dashboard, track),
+    *(leaderboard, importance, report, ensemble, evaluate, errors, subgroups, explain, dashboard, track),
     *(predict, export),
     *(studies, replay, verify, cache, storage),
 ):

@@ -107,7 +107,8 @@ def audit(
 
     Duplicates are also found after resizing, compression, brightening or mirroring. The shortcut baseline is the score of a
     random forest, on patients that it was not trained on, from only image size, file properties, brightness, borders and
-    corners. A useful classifier scores higher.
+    corners. A useful classifier scores higher. The metadata baseline is the score of a logistic regression on sex, age, view
+    and other metadata, without the image.
     """
     from automl_cxr import api
 
@@ -126,7 +127,14 @@ def audit(
     if as_json:
         import json
 
-        print_json({**json.loads(found.to_json()), "baseline": found.baseline, "warnings": found.warnings})
+        print_json(
+            {
+                **json.loads(found.to_json()),
+                "baseline": found.baseline,
+                "metadata_baseline": found.metadata_baseline,
+                "warnings": found.warnings,
+            }
+        )
         return
     _print_audit(found)
 
@@ -141,6 +149,7 @@ def _print_audit(found: Audit) -> None:
     )
     tables = {
         "shortcut baseline of each finding, ROC AUC": found.shortcut_by_finding,
+        "metadata baseline of each finding, ROC AUC": found.metadata_by_finding,
         separation: found.statistics,
         "suspected burnt-in text and markers, fraction of the images": found.burnt_in_text,
         "duplicates": found.duplicates,
@@ -157,8 +166,8 @@ def _print_audit(found: Audit) -> None:
         print_line(f"cannot be read: {len(found.unreadable)} (`automl-cxr data inspect` lists them)")
     for note in found.notes:
         print_line(f"note: {note}")
-    if found.baseline:
-        print_line(found.baseline)
+    for sentence in filter(None, (found.baseline, found.metadata_baseline)):
+        print_line(sentence)
     for warning in found.warnings:
         print_line(f"warning: {warning}")
 

@@ -55,6 +55,7 @@ class DataOptions:
         unknown_patients: What to do with images without a patient if others have one: "separate" (each is a patient of its
             own) or "drop" (they are not used). Without a choice they are separate, and a split refuses more than a few.
         projections: Projections of the images to use, names of ``projections.PROJECTIONS``; None for all.
+        subgroups: Columns of the table that are read as metadata for analyses of subgroups, beside sex, age, site and scanner.
     """
 
     layout: str | None = None
@@ -78,9 +79,10 @@ class DataOptions:
     patients: str | None = None
     unknown_patients: str | None = None
     projections: tuple[str, ...] | None = None
+    subgroups: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("classes", "findings", "projections"):
+        for name in ("classes", "findings", "projections", "subgroups"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, "class_map", load_class_map(self.class_map) or None)

@@ -16,7 +16,7 @@ from automl_cxr.data.class_map import rename_classes
 from automl_cxr.data.class_names import choose_classes, strip_labels
 from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.decode import describe_read_failure
-from automl_cxr.data.dicom_tags import count_header_values, fill_patients
+from automl_cxr.data.dicom_tags import count_header_values, fill_metadata, fill_patients
 from automl_cxr.data.exclusions import Exclusion, ExclusionCounter
 from automl_cxr.data.files import IMAGE_SUFFIXES, enter_lone_folders, explain_unusable, walk_images
 from automl_cxr.data.finding_choice import choose_findings, from_classes, rename_findings
@@ -24,6 +24,7 @@ from automl_cxr.data.image_selection import select_images
 from automl_cxr.data.layout_rows import SPLIT_NAMES, ImageRow, UsedTable
 from automl_cxr.data.layouts import find_layout
 from automl_cxr.data.patient_columns import patient_column_note
+from automl_cxr.data.patient_metadata import AGE, SCANNER, SEX, SITE, VIEW, check_chosen
 from automl_cxr.data.patient_patterns import doubtful_patients_note, propose_pattern, set_patients
 from automl_cxr.data.patients import settle_unknown_patients
 from automl_cxr.data.plausible_classes import check_plausible
@@ -63,6 +64,8 @@ class Dataset:
             columns, if an image may have several; otherwise None. Read labels with ``labels_of``.
         exclusions: Numbers of images that were left out, in the order of the steps. Files that are not used (``ignored``) are
             not among them.
+        metadata: Sex, age in years, view, site, scanner and chosen columns, as texts with the images of the table as index; ""
+            where unknown. Only the columns of which a value is known.
     """
 
     root: Path
@@ -81,6 +84,7 @@ class Dataset:
     task: str = MULTICLASS
     findings: pd.DataFrame | None = None
     exclusions: tuple[Exclusion, ...] = ()
+    metadata: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def is_multilabel(self) -> bool:
@@ -154,6 +158,7 @@ def load_dataset(
         names = choose_classes([row.label for row in rows], options.classes, root, notes)
         rows = [row for row in rows if row.label in names]
         excluded.count(rows, "a class that is not used")
+    rows = fill_metadata(rows, headers)
     rows = fill_patients(rows, headers, notes) if options.patients is None else set_patients(rows, options.patients, notes)
     rows, without_patient = settle_unknown_patients(rows, options.unknown_patients, notes)
     excluded.count(rows, "no known patient")
@@ -169,6 +174,7 @@ def load_dataset(
     rows = [replace(row, patient_id=row.patient_id or row.image) for row in _complete_split(rows, notes)]
     _note_shared_patients(rows, notes)
     images = [row.image for row in rows]
+    check_chosen(rows, options, (name for table in raw.used_tables for name in (*table.columns.values(), *table.unused)))
     return Dataset(
         root=base,
         layout=found_layout.name,
@@ -186,7 +192,16 @@ def load_dataset(
         task=MULTICLASS if codes is None else MULTILABEL,
         findings=None if codes is None else pd.DataFrame(codes, index=images, columns=list(names)),
         exclusions=excluded.found,
+        metadata=_metadata_table(rows, options),
     )
+
+
+def _metadata_table(rows: Sequence[ImageRow], options: DataOptions) -> pd.DataFrame:
+    by_image = [dict(row.metadata) for row in rows]
+    known = {name for one in by_image for name in one}
+    names = [name for name in dict.fromkeys((SEX, AGE, VIEW, SITE, SCANNER, *(options.subgroups or ()))) if name in known]
+    columns = {name: [one.get(name, "") for one in by_image] for name in names}
+    return pd.DataFrame(columns, index=[row.image for row in rows])
 
 
 def load_image_paths(paths: Sequence[Path | str]) -> tuple[list[Path], dict[str, str]]:

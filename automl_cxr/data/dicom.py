@@ -30,6 +30,7 @@ _TAGS = (
     "StudyDescription",
     *("Modality", "SOPClassUID", "BodyPartExamined"),
     *("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "AccessionNumber"),
+    *("PatientSex", "PatientAge", "PatientBirthDate", "StudyDate", "InstitutionName", "Manufacturer", "ManufacturerModelName"),
 )
 _VIEW_OF_DIRECTION = {"A": LATERAL, "P": LATERAL, "L": FRONTAL, "R": FRONTAL}
 _PICTURE_TAGS = ("Rows", "Columns", "PhotometricInterpretation")  # one of them may be missing, which decoding reports
@@ -51,6 +52,10 @@ class DicomTags:
         series: SeriesInstanceUID.
         study: StudyInstanceUID.
         accession: AccessionNumber.
+        sex: PatientSex.
+        age: PatientAge, such as "077Y"; if it is missing, the years between PatientBirthDate and StudyDate.
+        site: InstitutionName.
+        scanner: Manufacturer and ManufacturerModelName.
         has_picture: False for an object without pixels, such as a report.
         is_dicom: False for a file of another format.
     """
@@ -65,6 +70,10 @@ class DicomTags:
     series: str = ""
     study: str = ""
     accession: str = ""
+    sex: str = ""
+    age: str = ""
+    site: str = ""
+    scanner: str = ""
     has_picture: bool = True
     is_dicom: bool = True
 
@@ -100,6 +109,10 @@ def read_tags(path: Path) -> DicomTags:
         _text(header, "SeriesInstanceUID"),
         _text(header, "StudyInstanceUID"),
         _text(header, "AccessionNumber"),
+        sex=_text(header, "PatientSex"),
+        age=_age(header),
+        site=_text(header, "InstitutionName"),
+        scanner=" ".join(filter(None, (_text(header, "Manufacturer"), _text(header, "ManufacturerModelName")))),
         has_picture=any(name in header for name in _PICTURE_TAGS),
     )
 
@@ -109,6 +122,14 @@ def _text(header: FileDataset, name: str) -> str:
         return str(header.get(name) or "").strip()
     except Exception:  # noqa: BLE001 - pydicom converts a value when it is read, and raises many types of exceptions
         return ""
+
+
+def _age(header: FileDataset) -> str:
+    """Return the age, or whole years from the date of birth to the date of the study."""
+    age, born, studied = (_text(header, name) for name in ("PatientAge", "PatientBirthDate", "StudyDate"))
+    if age or not (len(born) == len(studied) == len("YYYYMMDD") and born.isdecimal() and studied.isdecimal()):
+        return age
+    return f"{(int(studied) - int(born)) // 10000}Y"  # month and day are the last four digits
 
 
 def _view(header: FileDataset) -> str:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from automl_cxr.data.arrays import split_row
 from automl_cxr.data.dicom import DicomTags, read_tags
-from automl_cxr.data.layout_rows import ImageRow
+from automl_cxr.data.layout_rows import ImageRow, Metadata
+from automl_cxr.data.patient_metadata import METADATA_NAMES, VIEW, clean_value
 from automl_cxr.data.patients import known_patient
 from automl_cxr.data.projections import UNKNOWN, projection_in_path
 from automl_cxr.errors import DataError
@@ -114,6 +115,17 @@ def _find_view(image: str, headers: Headers) -> str:
         return view
     named = projection_in_path(image)
     return "" if named == UNKNOWN else named
+
+
+def fill_metadata(rows: Sequence[ImageRow], headers: Headers) -> list[ImageRow]:
+    """Add sex, age, site and scanner from the headers where a table does not state them, and the projection."""
+    return [replace(row, metadata=_complete_metadata(row, headers.get(row.image))) for row in rows]
+
+
+def _complete_metadata(row: ImageRow, tags: DicomTags | None) -> Metadata:
+    stated = {VIEW: clean_value(VIEW, row.view), **dict(row.metadata)}
+    found = {} if tags is None else {name: clean_value(name, getattr(tags, name)) for name in METADATA_NAMES}
+    return tuple((name, text) for name, text in (found | stated).items() if text)
 
 
 def fill_patients(rows: Sequence[ImageRow], headers: Headers, notes: list[str]) -> list[ImageRow]:

@@ -15,6 +15,9 @@ SPLIT_NAMES = {
     "test": ("test", "testing"),
 }
 _SHOWN = 5
+Metadata = tuple[tuple[str, str], ...]
+"""Names and values of metadata of an image, such as (("sex", "female"), ("age", "77")), without unknown values."""
+
 PART_OF_NAME = {name: part for part, names in SPLIT_NAMES.items() for name in names}
 
 
@@ -29,6 +32,7 @@ class ImageRow:
         split: "train", "valid", "test" or "".
         view: Projection, as written in the table.
         findings: What is known of the image, if it may have several findings.
+        metadata: Sex, age and other metadata, as ``patient_metadata.clean_value`` returns them.
     """
 
     image: str
@@ -37,6 +41,7 @@ class ImageRow:
     split: str = ""
     view: str = ""
     findings: Findings | None = None
+    metadata: Metadata = ()
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class UsedTable:
 
     Attributes:
         name: Name of the table.
-        columns: Name of the column for each use: image, label, patient_id, split, view and reader.
+        columns: Name of the column for each use: image, label, patient_id, split, view, reader, and names of metadata.
         unused: Names of the other columns.
     """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from automl_cxr.csv_io import read_rows
@@ -87,8 +87,14 @@ def check_unique(header: Sequence[str], columns: Mapping[str, str], path: Path) 
             )
 
 
-def read_table(path: Path) -> tuple[dict[str, str], list[dict[str, str]]]:
+def read_table(
+    path: Path, find_others: Callable[[Sequence[str]], Mapping[str, int]] | None = None
+) -> tuple[dict[str, str], list[dict[str, str]]]:
     """Read a CSV file without type conversion, so that a class named NA and a patient named 007 are unchanged.
+
+    Args:
+        path: The file.
+        find_others: Returns the positions of further columns by name, for a header; the standard columns take precedence.
 
     Returns:
         Standard column names to names in the file; and for each row a mapping of standard names to strings without outer
@@ -101,7 +107,8 @@ def read_table(path: Path) -> tuple[dict[str, str], list[dict[str, str]]]:
     header, rows = read_rows(path)
     columns = find_columns(header)
     check_unique(header, columns, path)
-    positions = {column: header.index(name) for column, name in columns.items()}
+    others = {} if find_others is None else find_others(header)
+    positions = {**others, **{column: header.index(name) for column, name in columns.items()}}
     return columns, [{column: _clean(row[position], column) for column, position in positions.items()} for row in rows]
 
 

@@ -31,6 +31,7 @@ from automl_cxr.data_audit.measured_images import (
     score_findings,
     score_shortcut,
 )
+from automl_cxr.data_audit.metadata_baseline import informative_columns, score_metadata
 from automl_cxr.tasks import MULTICLASS, MULTILABEL, PRESENT
 
 
@@ -48,6 +49,7 @@ class AuditedImages:
         decoded: Ids, pixels and sizes.
         unreadable: Image id to the reason why it cannot be read.
         notes: Notes on the data for the user.
+        metadata: Sex, age and other metadata, with the ids as index (``Dataset.metadata``); without a column if none are known.
     """
 
     root: Path
@@ -59,6 +61,7 @@ class AuditedImages:
     decoded: DecodedImages
     unreadable: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    metadata: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 def audit_dataset(
@@ -88,6 +91,7 @@ def audit_dataset(
             decoded=decoded,
             unreadable=decoded.unreadable,
             notes=(*dataset.notes, *dataset.column_notes),
+            metadata=dataset.metadata,
         ),
         max_measured=max_measured,
         on_progress=on_progress,
@@ -126,6 +130,7 @@ def audit_images(
         ),
     )
     folds = baseline_folds(sample.labels, sample.patients)
+    metadata = audited.metadata.reindex(list(sample.ids)).fillna("")
     if is_multilabel:
         differences: tuple[StatisticDifference, ...] = ()
         shortcut: Shortcut | FindingShortcut | None = score_findings(sample, folds) if folds else None
@@ -149,6 +154,8 @@ def audit_images(
         task=MULTILABEL if is_multilabel else MULTICLASS,
         finding_differences=compare_findings(sample) if is_multilabel else (),
         n_readable=len(labels) if is_multilabel else 0,
+        metadata_shortcut=score_metadata(sample, metadata, folds),
+        metadata_columns=informative_columns(metadata),
     )
 
 

@@ -51,6 +51,11 @@ class MeasuredImages:
 def score_shortcut(sample: MeasuredImages, folds: Folds) -> Shortcut:
     """Score the shortcut baseline of classes."""
     probabilities = forest_out_of_fold(sample.statistics, sample.labels, len(sample.classes), folds)
+    return score_class_baseline(sample, probabilities, n_folds=len(folds))
+
+
+def score_class_baseline(sample: MeasuredImages, probabilities: np.ndarray, *, n_folds: int) -> Shortcut:
+    """Score out-of-fold probabilities of classes, float32 (n, n_classes)."""
     predictions = Predictions(sample.ids, sample.labels, probabilities, sample.classes, sample.patients)
     interval = bootstrap_interval(predictions, metric="macro_f1")
     return Shortcut(
@@ -58,13 +63,18 @@ def score_shortcut(sample: MeasuredImages, folds: Folds) -> Shortcut:
         low=interval.low,
         high=interval.high,
         chance=1 / len(sample.classes),  # random guesses: precision and recall of a class equal its frequency
-        n_folds=len(folds),
+        n_folds=n_folds,
     )
 
 
 def score_findings(sample: MeasuredImages, folds: Folds) -> FindingShortcut | None:
     """Score the shortcut baseline of each finding; None if no finding is known to be both present and absent."""
     probabilities = findings_out_of_fold(sample.statistics, sample.labels, folds)
+    return score_finding_baseline(sample, probabilities, n_folds=len(folds))
+
+
+def score_finding_baseline(sample: MeasuredImages, probabilities: np.ndarray, *, n_folds: int) -> FindingShortcut | None:
+    """Score out-of-fold probabilities of findings, float32 (n, n_findings); None as in ``score_findings``."""
     predictions = Predictions(sample.ids, sample.labels, probabilities, sample.classes, sample.patients)
     metrics = metrics_for(sample.classes, task=MULTILABEL)
     names = ["macro_auc", *(f"auc_{finding}" for finding in sample.classes)]
@@ -80,7 +90,7 @@ def score_findings(sample: MeasuredImages, folds: Folds) -> FindingShortcut | No
         aucs=tuple(scores[name] if name in intervals else None for name in names[1:]),
         lows=tuple(intervals[name].low if name in intervals else None for name in names[1:]),
         highs=tuple(intervals[name].high if name in intervals else None for name in names[1:]),
-        n_folds=len(folds),
+        n_folds=n_folds,
     )
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from automl_cxr.data.audit.duplicate_results import Duplicate
 from automl_cxr.data.audit.record import Audit
+from automl_cxr.data.audit.warnings import join_names
 from automl_cxr.data.decode import decode_image, fit_square
 from automl_cxr.errors import UnreadableImageError
 from automl_cxr.results.html_page import Part, Picture, Pictures, Section, Table, Text
@@ -45,7 +46,7 @@ def _summarise(audit: Audit) -> list[Part]:
     parts = "".join(f", {n:,} {part}" for part, n in audit.parts.items())
     texts: list[Part] = [Text(f"{audit.root}: {audit.n_all:,} images ({counts}), {patients}{parts}.")]
     texts += [Text(warning, is_warning=True) for warning in audit.warnings]
-    texts += [Text(audit.baseline)] if audit.baseline else []
+    texts += [Text(sentence) for sentence in (audit.baseline, audit.metadata_baseline) if sentence]
     return [*texts, *map(Text, audit.notes)]
 
 
@@ -71,7 +72,12 @@ def _show_traits_of_findings(audit: Audit) -> list[Part]:
         "ROC AUC of each property alone for each finding; at least 0.5, because it does not count whether larger or smaller "
         "values are those of images with the finding."
     )
+    of_metadata = (
+        f"ROC AUC of the metadata baseline for each finding: a logistic regression on {join_names(audit.metadata_columns)}, "
+        "evaluated on patients not used for training."
+    )
     tables = [Table(audit.shortcut_by_finding, of_forest)] if audit.shortcut is not None else []
+    tables += [Table(audit.metadata_by_finding, of_metadata)] if audit.metadata_shortcut is not None else []
     return [*tables, Table(audit.statistics, of_statistics)]
 
 

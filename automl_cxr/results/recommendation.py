@@ -21,6 +21,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from automl_cxr.data.image_metadata import load_image_metadata
 from automl_cxr.ensemble.build import AUTO, build_weight_scorer
 from automl_cxr.ensemble.genetic_settings import GeneticSettings
 from automl_cxr.ensemble.member_selection import NEAR_DUPLICATE, choose_diverse, error_correlations
@@ -37,6 +38,7 @@ from automl_cxr.results.study_data import load_trial_config
 from automl_cxr.scoring.intervals import Interval, bootstrap_interval
 from automl_cxr.scoring.objectives import COSTS, Requirement, measure
 from automl_cxr.scoring.predictions import Predictions
+from automl_cxr.scoring.worst_group import worst_group_scores
 from automl_cxr.study.store import StudyStore, explained_disk_errors
 
 ENSEMBLE_NAME = "recommended"
@@ -151,13 +153,16 @@ def _reason_for_one_member(store: StudyStore) -> str:
 
 def _meets_requirements(store: StudyStore, predictions: Predictions) -> bool:
     """Return whether predictions meet the bounds on metrics."""
+    names = [bound.name for bound in _requirements(store)]
+    metadata, normal_class = load_image_metadata(store.folder), store.spec.normal_index
+    groups = worst_group_scores(names, predictions, metadata, normal_class=normal_class)
     values = {
         bound: measure(
             bound.name,
             predictions.labels,
             predictions.probabilities,
-            normal_class=store.spec.normal_index,
-            costs={},
+            normal_class=normal_class,
+            costs=groups,
             classes=store.spec.classes,
         )
         for bound in _requirements(store)

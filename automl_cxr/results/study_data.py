@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import compress
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from automl_cxr.config import TrialConfig
 from automl_cxr.data.cache import decode_dataset
 from automl_cxr.data.dataset import Dataset, load_dataset
 from automl_cxr.data.decode import decode_image_in_pool, decoder_warnings_off, fit_square
+from automl_cxr.data.patient_metadata import SUBGROUP_COLUMN
 from automl_cxr.errors import DataError, UnknownNameError, UnreadableImageError
 from automl_cxr.study.data_preparation import digest_table
 from automl_cxr.study.store import StudyStore, read_record
@@ -30,15 +32,17 @@ def load_trial_config(store: StudyStore, number: int) -> TrialConfig:
     return read_record(store.trial_folder(number) / "config.json", TrialConfig.from_json)
 
 
-def load_study_dataset(store: StudyStore, data: str | None = None) -> Dataset:
+def load_study_dataset(store: StudyStore, data: str | None = None, *, subgroups: Sequence[str] = ()) -> Dataset:
     """Load the table of a study's images.
 
     Args:
         store: The study.
         data: Current location of the data; by default the recorded one.
+        subgroups: Further columns of the table that are read as metadata.
 
     Raises:
         DataError: The data are missing or have changed.
+        UnknownNameError: There is no such further column.
     """
     spec = store.spec
     different = DataError(
@@ -46,9 +50,12 @@ def load_study_dataset(store: StudyStore, data: str | None = None) -> Dataset:
         "changed, so the split is not valid. Pass the original data with --data. Images of another site are scored by "
         f"`automl-cxr leaderboard {store.name} --external DIR`."
     )
+    options = replace(spec.data_options, subgroups=(*(spec.subgroups or ()), *subgroups) or None)
     try:
-        dataset = load_dataset(data or spec.data, spec.data_options)
+        dataset = load_dataset(data or spec.data, options)
     except UnknownNameError as error:  # a class or a label column of the study, which the caller has not typed
+        if error.kind == SUBGROUP_COLUMN and error.received in subgroups:
+            raise
         raise different from error
     if digest_table(dataset) != spec.data_digest:
         raise different

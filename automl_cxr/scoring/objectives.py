@@ -14,6 +14,8 @@ from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.scoring.intervals import named_metric
 from automl_cxr.scoring.metric_table import CLASS_METRICS, Direction
 from automl_cxr.scoring.metrics import METRICS, check_defined
+from automl_cxr.scoring.underdiagnosis import FNFR
+from automl_cxr.scoring.worst_group import WorstGroup
 from automl_cxr.tasks import MULTICLASS, MULTILABEL
 
 _REQUIREMENT = re.compile(r"\s*(?P<name>[^<>=]+?)\s*(?P<relation><=|>=)\s*(?P<limit>\S+)\s*")
@@ -47,9 +49,14 @@ COSTS: Mapping[str, Cost] = MappingProxyType({row.name: row for row in _ROWS})
 def direction_of(name: str) -> Direction:
     """Return the direction of a metric or cost. Metrics of one class, such as auc_Effusion, are maximised.
 
+    The direction of the score of the worst group (``worst_group``) is that of its metric.
+
     Raises:
         UnknownNameError: There is no such metric or cost.
     """
+    worst = WorstGroup.parse(name)
+    if worst is not None and worst.metric not in COSTS:
+        return direction_of(worst.metric)
     if name in COSTS:
         return "minimize"
     if name in METRICS:
@@ -82,6 +89,11 @@ def check_objectives(names: Sequence[str]) -> tuple[str, ...]:
             f"The first objective selects the best epoch of a trial, so it must be a metric; received the cost '{names[0]}'. "
             f"Name a metric before it, such as --objective macro_f1 --objective {names[0]}."
         )
+    if WorstGroup.parse(names[0]) is not None:
+        raise UsageError(
+            "The first objective selects the best epoch of a trial, and groups are scored after training only; received "
+            f"'{names[0]}'. Name a metric before it, such as --objective macro_f1 --objective {names[0]}, or use --require."
+        )
     return tuple(names)
 
 
@@ -98,7 +110,11 @@ def check_for_data(names: Sequence[str], *, task: str, classes: Sequence[str]) -
         UsageError: A metric is not defined for the task.
     """
     for name in names:
-        if name in METRICS:
+        worst = WorstGroup.parse(name)
+        if worst is not None:
+            if not (worst.metric == FNFR and task == MULTILABEL):  # defined in groups of findings
+                check_for_data([worst.metric], task=task, classes=classes)
+        elif name in METRICS:
             check_defined(name, task)
         elif name not in COSTS:
             of_classes = [f"{kind}_{one}" for kind in CLASS_METRICS for one in classes]
@@ -108,7 +124,9 @@ def check_for_data(names: Sequence[str], *, task: str, classes: Sequence[str]) -
 
 def needs_normal_class(name: str, *, task: str = MULTICLASS) -> bool:
     """Return whether a metric or cost is defined only if there is a class without a finding; never for findings."""
-    return task == MULTICLASS and name in METRICS and METRICS[name].needs_normal_class
+    worst = WorstGroup.parse(name)
+    metric = name if worst is None else worst.metric
+    return task == MULTICLASS and metric in METRICS and METRICS[metric].needs_normal_class
 
 
 def measure(
@@ -127,13 +145,13 @@ def measure(
         labels: True classes, integers (n,), or label codes (n, k).
         probabilities: (n, k).
         normal_class: Index of the class without a finding, or None.
-        costs: The known costs by name.
+        costs: The known costs, and the scores of worst groups, by name.
         classes: Names of the classes or findings, for metrics of one of them.
 
     Raises:
         UnknownNameError: There is no such metric or cost.
     """
-    if name in COSTS:
+    if name in COSTS or WorstGroup.parse(name) is not None:
         return float(costs.get(name, float("nan")))
     if name in METRICS:
         return METRICS[name].function(labels, probabilities, normal_class)
@@ -146,7 +164,7 @@ class Requirement:
     """A constraint on trials, such as parameters<=10e6.
 
     Attributes:
-        name: Name of a metric or a cost.
+        name: Name of a metric or a cost, or of the score of the worst group.
         relation: "<=" or ">=".
         limit: The bound; above 0 for a cost.
     """
@@ -170,7 +188,8 @@ class Requirement:
             limit = math.nan
         if match is None or not math.isfinite(limit):
             raise UsageError(
-                f"A requirement is written like parameters<=10e6, fnfr<=0.05 or auc_Effusion>=0.8; received '{text}'."
+                "A requirement is written like parameters<=10e6, fnfr<=0.05, auc_Effusion>=0.8 or worst:sex:fnfr<=0.1; "
+                f"received '{text}'."
             )
         direction_of(match["name"])
         if match["name"] in COSTS and limit <= 0:

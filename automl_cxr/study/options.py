@@ -237,6 +237,14 @@ class SearchOptions(OptionSet):
         setting="projections",
         default_text="all images",
     )
+    subgroups: Sequence[str] | None = option_field(
+        "Further columns of the table by which scores are compared between groups of patients.",
+        Section.DATA,
+        kind="names",
+        metavar="COLUMN,...",
+        setting="subgroups",
+        default_text="sex, age, view, site and scanner where the table or DICOM headers have them",
+    )
     image_size: int | None = option_field(
         "Height and width of the decoded images, in pixels.",
         Section.DATA,
@@ -290,7 +298,8 @@ class SearchOptions(OptionSet):
     )
     objective: str | Sequence[str] | None = option_field(
         f"Validation metric that ranks trials: {list_choices(METRIC_NAMES)}. Several objectives give a Pareto front; the "
-        f"first, a metric, ranks trials, and the others may be costs: {list_choices(COST_NAMES)}.",
+        f"first, a metric, ranks trials, and the others may be costs: {list_choices(COST_NAMES)}, or the score of the worst "
+        "group of patients, such as worst:sex:fnfr.",
         Section.SEARCH,
         metavar="METRIC",
         choices=(*METRIC_NAMES, *COST_NAMES),
@@ -300,7 +309,8 @@ class SearchOptions(OptionSet):
         default_text="macro_f1; macro_auc for several findings",
     )
     require: str | Sequence[str] | None = option_field(
-        "Bound on a metric or a cost that the best trial must meet, such as parameters<=10e6 or fnfr<=0.05.",
+        "Bound on a metric or a cost that the best trial must meet, such as parameters<=10e6, fnfr<=0.05 or, for the worst "
+        "group of patients, worst:sex:macro_f1>=0.7.",
         Section.SEARCH,
         metavar="BOUND",
         is_repeatable=True,
@@ -639,6 +649,7 @@ class SpliceOptions(OptionSet):
     patients: str | None = _search_option("patients")
     unknown_patients: str | None = _search_option("unknown_patients")
     projections: Sequence[str] | None = _search_option("projections")
+    subgroups: Sequence[str] | None = _search_option("subgroups")
     image_size: int | None = _search_option("image_size", default_text="the size of a trained branch, else 112")
     fit: str | None = _search_option("fit")
     normal_class: str | None = _search_option("normal_class", help="Class without a finding.")

@@ -12,6 +12,7 @@ from typing import Any
 
 from automl_cxr.data.audit.record import Audit
 from automl_cxr.data.dataset import Dataset
+from automl_cxr.data.image_metadata import save_image_metadata
 from automl_cxr.engine.space_toml import parse_space
 from automl_cxr.records import SplitRecord
 from automl_cxr.scoring.objectives import direction_of
@@ -60,6 +61,7 @@ from automl_cxr.study.store import StudyStore, creation_lock, explained_disk_err
 from automl_cxr.study.study_audit import audit_messages, audit_split, load_audit, save_audit
 from automl_cxr.study.study_folder import check_folder_name, claim_folder
 from automl_cxr.study.warm_start import enqueue_missing, plan_warm_start, save_warm_start
+from automl_cxr.study.worst_groups import check_worst_groups
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,11 @@ def prepare_study(
             images = load_images(dataset, settings, notes, on_progress)
             settings = settle_folds(settings, images.split.n_folds)
             split, decoded = images.split, images.decoded
-            audit = None if existing else audit_split(dataset.root, split, decoded, on_progress=on_progress)
+            audit = (
+                None
+                if existing
+                else audit_split(dataset.root, split, decoded, metadata=dataset.metadata, on_progress=on_progress)
+            )
             plan_of_time = None if step_times is None else _plan_budget(step_times, options, settings, split, started, notes)
         if plan_of_time is not None and options.epochs is None:
             settings = {**settings, "epochs": plan_of_time.epochs}
@@ -155,15 +161,18 @@ def prepare_study(
             notes.extend(_check_existing(existing, spec, images, options))
             enqueue_missing(existing)
             enqueue_portfolio(existing)
+            _save_metadata(folder, dataset)
             earlier_audit = load_audit(existing)
             notes.extend([] if earlier_audit is None else audit_messages(earlier_audit))
             return PreparedStudy(existing, decoded.path, weights_folder, tuple(notes), is_new=False)
         check_normal_class(spec)
+        check_worst_groups(spec, split, dataset.metadata)
         earlier = None if spec.warm_start is None else StudyStore.open(spec.warm_start, runs=runs, storage=storage)
         plan = None if earlier is None else plan_warm_start(earlier, spec)
         hashes, checks = _compare_sources(spec, folder, images, options)
         claim_folder(name, runs=runs, storage=storage)
         _save_sources(folder, hashes, checks)
+        _save_metadata(folder, dataset)
         notes.extend(warnings_of(checks))
         if plan is not None:
             notes.extend(plan.notes)
@@ -255,6 +264,11 @@ def _save_sources(folder: Path, hashes: ImageHashes, checks: Sequence[SourceChec
         folder.mkdir(parents=True, exist_ok=True)
         hashes.save(folder / HASHES_FILE)
     save_source_checks(checks, folder)
+
+
+def _save_metadata(folder: Path, dataset: Dataset) -> None:
+    with explained_disk_errors(folder):
+        save_image_metadata(dataset.metadata, folder)
 
 
 def _check_existing(store: StudyStore, spec: StudySpec, images: StudyImages, options: SearchOptions) -> list[str]:

@@ -18,8 +18,8 @@ from automl_cxr.scoring.objectives import Requirement, check_objectives
 from automl_cxr.tasks import MULTICLASS, MULTILABEL
 from automl_cxr.text_records import build_record, parse_json
 
-# Files may be moved, but the digests of the data must not change.
-_CHANGEABLE = frozenset({"data", "labels", "images", "weights_folder", "versions", "command", "sampler"})
+# Files may be moved, but the digests of the data must not change. Further columns of metadata do not affect trials.
+_CHANGEABLE = frozenset({"data", "labels", "images", "weights_folder", "versions", "command", "sampler", "subgroups"})
 TRIAL_SETTINGS = ("image_size", "fit", "batch_size", "epochs", "seed")
 """Settings of a study that are also hyperparameters of all its trials."""
 _CONTENTS = {"space_toml": "search space", "data_digest": "data", "pixels_digest": "data"}

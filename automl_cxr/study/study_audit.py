@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
+
 from automl_cxr.data.audit.record import Audit
 from automl_cxr.data.cache import DecodedImages
 from automl_cxr.data_audit.audit import AuditedImages, audit_images
@@ -19,7 +21,12 @@ _FILE = "audit.json"
 
 
 def audit_split(
-    root: Path, split: SplitRecord, decoded: DecodedImages, *, on_progress: Callable[[int, int], None] | None = None
+    root: Path,
+    split: SplitRecord,
+    decoded: DecodedImages,
+    *,
+    metadata: pd.DataFrame,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Audit | str:
     """Audit the training and validation images of a new study. Never raises an error.
 
@@ -27,6 +34,7 @@ def audit_split(
         root: Folder to which image ids are relative.
         split: Split of the study.
         decoded: The images of ``split.train``, then those of ``split.valid``.
+        metadata: Metadata of all images (``Dataset.metadata``); those of the test part are not used.
         on_progress: Called with (images that are done, all images) of each step that reads images.
 
     Returns:
@@ -41,6 +49,7 @@ def audit_split(
         parts=("train",) * len(split.train.images) + ("valid",) * len(split.valid.images),
         patients_known=split.grouped,
         decoded=decoded,
+        metadata=metadata,
     )
     try:
         return audit_images(audited, on_progress=on_progress)

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from automl_cxr.data.image_metadata import load_image_metadata
 from automl_cxr.errors import ImpossibleModelError, InfeasibleError
 from automl_cxr.model.latency import BATCH_SIZE, measure_latency
 from automl_cxr.model.memory_estimate import measure_size, refuse_oversized
 from automl_cxr.scoring.objectives import Requirement, measure
 from automl_cxr.scoring.predictions import Predictions
+from automl_cxr.scoring.worst_group import worst_group_scores
 from automl_cxr.training.datasets import LabelledPart
 from automl_cxr.training.trial_task import TrialTask
 
@@ -78,16 +80,19 @@ def score_trial(
     required = [requirement.name for requirement in task.requirements]
     if "latency" in (*task.objectives, *required):
         costs = {**costs, "latency": measure_latency(model, part.batch(np.arange(min(BATCH_SIZE, len(part.rows)))))}
+    names = [*task.objectives, *required]
+    metadata = load_image_metadata(task.split.parent)  # the folder of the study
+    groups = worst_group_scores(names, predictions, metadata, normal_class=task.normal_class)
     measured = {
         name: measure(
             name,
             predictions.labels,
             predictions.probabilities,
             normal_class=task.normal_class,
-            costs=costs,
+            costs={**costs, **groups},
             classes=predictions.classes,
         )
-        for name in (*task.objectives, *required)
+        for name in names
     }
     return {
         "score": measured[task.objectives[0]],

@@ -234,8 +234,8 @@ def test_two_columns_of_the_same_name_are_refused(write_folders: WriteFolders) -
 
 def test_used_and_other_columns_are_named(write_folders: WriteFolders) -> None:
     root = write_folders(["1.png", "2.png"])
-    (root / "labels.csv").write_text("finding,path,label,site\nx,1.png,a,s\nx,2.png,b,s\n")
-    assert read(root)[1].used_tables[0].unused == ("finding", "site")
+    (root / "labels.csv").write_text("finding,path,label,ward\nx,1.png,a,s\nx,2.png,b,s\n")
+    assert read(root)[1].used_tables[0].unused == ("finding", "ward")
 
 
 def test_the_label_column_of_a_table_can_be_chosen(write_folders: WriteFolders) -> None:

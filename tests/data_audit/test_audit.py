@@ -1,11 +1,13 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image, ImageDraw
 
 import automl_cxr
 from automl_cxr.data.audit.record import Audit
+from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.dataset import load_dataset
 from automl_cxr.data.phantoms import draw_phantoms
 from automl_cxr.data_audit.audit import audit_dataset
@@ -166,3 +168,54 @@ def test_copies_with_contradicting_findings_are_dropped(several, tmp_path):
     assert not {"00.png", "copy0.png"} & {image.rpartition("/")[2] for image in clean.table["image"]}
     kept = next(image for image in clean.table["image"] if image.endswith("/09.png"))
     assert clean.labels_of([kept]).tolist() == [[1, -1]]
+
+
+def with_metadata(folder, age_of):
+    """Write the phantoms' metadata.csv with a random sex and an age that ``age_of`` returns for the label."""
+    rng = np.random.default_rng(0)
+    table = pd.read_csv(folder / "metadata.csv", dtype=str)
+    patients = table.drop_duplicates("patient_id").set_index("patient_id")["label"]
+    table["sex"] = table["patient_id"].map({patient: rng.choice(["F", "M"]) for patient in patients.index})
+    table["age"] = table["patient_id"].map({patient: age_of(label, rng) for patient, label in patients.items()})
+    table.to_csv(folder / "metadata.csv", index=False)
+    return folder
+
+
+def test_metadata_that_predict_the_class_are_reported(tmp_path):
+    folder = draw_phantoms(tmp_path / "data", n_images=120, image_size=32, seed=5)
+    audit = audit_dataset(load_dataset(with_metadata(folder, lambda label, _rng: 70 if label == "effusion" else 30)))
+    assert audit.metadata_columns == ("sex", "age")
+    assert audit.metadata_shortcut.is_warning
+    assert "a logistic regression on sex and age, without the image, reaches macro-F1" in audit.metadata_baseline
+    assert any(warning.startswith("The metadata predict the labels without the image") for warning in audit.warnings)
+    assert Audit.from_json(audit.to_json()) == audit
+    shown = render_page("Audit", audit_sections(audit))
+    assert "Metadata baseline" in shown
+
+
+def test_metadata_without_a_relation_to_the_class_are_no_warning(tmp_path):
+    folder = draw_phantoms(tmp_path / "data", n_images=120, image_size=32, seed=5)
+    audit = audit_dataset(load_dataset(with_metadata(folder, lambda _label, rng: int(rng.integers(20, 90)))))
+    assert audit.metadata_shortcut.low < 0.45
+    assert not audit.metadata_shortcut.is_warning
+
+
+def test_metadata_baseline_of_findings(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = ["path,sex,mass,edema"]
+    for number in range(80):
+        Image.fromarray(rng.integers(0, 256, (16, 16), dtype=np.uint8)).save(tmp_path / f"{number}.png")
+        mass = number % 2
+        rows.append(f"{number}.png,{'F' if (number // 2) % 10 < 9 * mass else 'M'},{mass},{rng.integers(2)}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    audit = audit_dataset(load_dataset(tmp_path, DataOptions(task="multilabel")))
+    aucs = audit.metadata_by_finding.set_index("finding")["auc"]
+    assert aucs["mass"] > 0.85
+    assert abs(aucs["edema"] - 0.5) < 0.2
+    assert "of single findings, 'mass'" in " ".join(audit.warnings)
+
+
+def test_data_without_metadata_have_no_metadata_baseline(plain):
+    audit = audit_dataset(load_dataset(plain))
+    assert audit.metadata_shortcut is None
+    assert audit.metadata_baseline == ""

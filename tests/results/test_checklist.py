@@ -122,17 +122,18 @@ def dataset() -> Dataset:
             "patient_id": ["p", "p", "q", "r", "s", "t"],
             "split": "",
             "view": ["PA", "PA", "AP", "", "PA", "AP"],
-            "age": [str(age) for age in (30, 30, 50, 61, 72, 83)],
-            "report": [f"text {number}" for number in range(6)],
         }
     )
     table = pd.concat([table] * 3, ignore_index=True).assign(image=[f"{number}.png" for number in range(18)])
-    table["age"] = [str(30 + number) for number in range(18)]
-    table["report"] = [f"text {number}" for number in range(18)]
+    metadata = table.set_index("image")[["view"]].assign(
+        sex=["female", "male", ""] * 6,
+        age=[str(30 + number) for number in range(18)],
+        report=[f"text {number}" for number in range(18)],
+    )
     excluded = (Exclusion("a mask", 2), Exclusion("a projection that is not used", 1))
     return Dataset(
         root=None, layout="csv", table=table, classes=("no", "yes"), patients_known=True, ignored={"x.txt": "no image"},
-        notes=(), exclusions=excluded,
+        notes=(), exclusions=excluded, metadata=metadata,
     )  # fmt: skip
 
 
@@ -186,6 +187,8 @@ def test_table_one_has_levels_numbers_and_unknown_values_of_each_part(dataset, s
     assert table.loc["class: yes"].tolist() == ["3 (50.0%)", "2 (40.0%)", "sealed"]
     assert table.loc["view: AP", "training"] == "2 (40.0%)"
     assert table.loc["view: unknown", "training"] == "1"
+    assert table.loc["sex: female", "training"] == "2 (50.0%)"
+    assert table.loc["age, mean (SD)", "validation"] == "38.0 (1.6)", "also of few ages"
     assert not any(name.startswith("report") for name in table.index if "mean" in name)
     opened = table_one(dataset, split, is_test_open=True).set_index("characteristic")
     assert opened.loc["class: yes", "test"] == "3 (50.0%)"

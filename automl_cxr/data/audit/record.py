@@ -13,7 +13,14 @@ import pandas as pd
 from automl_cxr.data.audit.duplicate_results import Duplicate, SharedPatient
 from automl_cxr.data.audit.shortcut_results import FindingShortcut, Shortcut
 from automl_cxr.data.audit.statistic_results import FindingDifference, Lettering, StatisticDifference
-from automl_cxr.data.audit.warnings import warn_of_duplicates, warn_of_lettering, warn_of_patients, warn_of_shortcut
+from automl_cxr.data.audit.warnings import (
+    join_names,
+    warn_of_duplicates,
+    warn_of_lettering,
+    warn_of_metadata,
+    warn_of_patients,
+    warn_of_shortcut,
+)
 from automl_cxr.tasks import MULTICLASS, MULTILABEL
 from automl_cxr.text_records import build_record, parse_json
 
@@ -39,6 +46,8 @@ class Audit:
         task: "multiclass", or "multilabel" for several findings of an image.
         finding_differences: For findings, the differences of each image statistic, the largest first.
         n_readable: For findings, number of readable images.
+        metadata_shortcut: The metadata baseline; None if no metadata are known, or as for ``shortcut``.
+        metadata_columns: Columns of metadata that it uses.
     """
 
     root: str
@@ -57,6 +66,8 @@ class Audit:
     task: str = MULTICLASS
     finding_differences: tuple[FindingDifference, ...] = ()
     n_readable: int = 0
+    metadata_shortcut: Shortcut | FindingShortcut | None = None
+    metadata_columns: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """Summarise the audit in some lines, for notebooks."""
@@ -74,8 +85,9 @@ class Audit:
         by_class: list[Sequence[object]] = [audit.n_images]
         by_class += [*(one.by_class for one in audit.differences), *(one.rates for one in audit.lettering)]
         by_class += [values for one in audit.finding_differences for values in (one.medians, one.aucs)]
-        if isinstance(audit.shortcut, FindingShortcut):
-            by_class += [audit.shortcut.aucs, audit.shortcut.lows, audit.shortcut.highs]
+        for shortcut in (audit.shortcut, audit.metadata_shortcut):
+            if isinstance(shortcut, FindingShortcut):
+                by_class += [shortcut.aucs, shortcut.lows, shortcut.highs]
         if {len(audit.classes)} != set(map(len, by_class)):
             raise ValueError(f"a list by class must have {len(audit.classes)} values")
         return audit
@@ -164,10 +176,18 @@ class Audit:
     @property
     def shortcut_by_finding(self) -> pd.DataFrame:
         """The ROC AUC of the shortcut baseline for each finding, with its interval; empty for classes."""
+        return self._by_finding(self.shortcut)
+
+    @property
+    def metadata_by_finding(self) -> pd.DataFrame:
+        """The ROC AUC of the metadata baseline for each finding, with its interval; empty for classes."""
+        return self._by_finding(self.metadata_shortcut)
+
+    def _by_finding(self, shortcut: Shortcut | FindingShortcut | None) -> pd.DataFrame:
         columns = ["finding", "images", "auc", "low", "high"]
-        if not isinstance(self.shortcut, FindingShortcut):
+        if not isinstance(shortcut, FindingShortcut):
             return pd.DataFrame(columns=columns)
-        scores = (self.shortcut.aucs, self.shortcut.lows, self.shortcut.highs)
+        scores = (shortcut.aucs, shortcut.lows, shortcut.highs)
         return pd.DataFrame(zip(self.classes, self.n_images, *scores, strict=True), columns=columns)
 
     @property
@@ -183,10 +203,22 @@ class Audit:
         )
 
     @property
+    def metadata_baseline(self) -> str:
+        """The metadata baseline in a sentence; empty if there is none."""
+        found = self.metadata_shortcut
+        if found is None:
+            return ""
+        return (
+            f"Metadata baseline: a logistic regression on {join_names(self.metadata_columns)}, without the image, reaches "
+            f"{found.title} {found.score:.3f} ({found.low:.3f} to {found.high:.3f}; chance {found.chance:.3f})."
+        )
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """Reasons why scores on these data may be optimistic, one sentence each."""
         return (
             *warn_of_shortcut(self.shortcut, self.differences, self.classes),
+            *warn_of_metadata(self.metadata_shortcut, self.metadata_columns, self.classes),
             *warn_of_lettering(self.lettering, self.classes, self.n_images, is_multilabel=self.is_multilabel),
             *warn_of_duplicates(self.found_duplicates, is_multilabel=self.is_multilabel),
             *warn_of_patients(self.shared_patients),

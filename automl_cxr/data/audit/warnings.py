@@ -33,13 +33,42 @@ def warn_of_shortcut(
     return [warning]
 
 
-def _describe_finding_shortcut(shortcut: FindingShortcut, classes: Sequence[str]) -> str:
+def warn_of_metadata(shortcut: Shortcut | FindingShortcut | None, columns: Sequence[str], classes: Sequence[str]) -> list[str]:
+    """Warn if the metadata alone predict the classes or a finding; empty otherwise.
+
+    Args:
+        shortcut: Scores of the metadata baseline, or None.
+        columns: Columns that it uses.
+        classes: Names of the classes or findings.
+    """
+    if shortcut is None or not shortcut.is_warning:
+        return []
+    listed = _list_predicted(shortcut, classes) if isinstance(shortcut, FindingShortcut) else ""
+    warning = (
+        f"The metadata predict the labels without the image: a logistic regression on {join_names(columns)} reaches "
+        f"{shortcut.title} {shortcut.score:.3f} ({shortcut.low:.3f} to {shortcut.high:.3f}, chance {shortcut.chance:.3f})"
+        f"{f'; of single findings, {listed}' if listed else ''}. A classifier may recognise them in the images."
+    )
+    return [warning]
+
+
+def join_names(names: Sequence[str]) -> str:
+    """Join names for a sentence: "sex, age and view"."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+
+
+def _list_predicted(shortcut: FindingShortcut, classes: Sequence[str]) -> str:
+    """List the findings that a baseline predicts with their areas under the ROC curve, the best first."""
     aucs = {
         name: auc
         for number, (name, auc) in enumerate(zip(classes, shortcut.aucs, strict=True))
         if auc is not None and shortcut.is_warning_for(number)
     }
-    listed = ", ".join(f"'{name}' {aucs[name]:.3f}" for name in sorted(aucs, key=lambda name: -aucs[name]))
+    return ", ".join(f"'{name}' {aucs[name]:.3f}" for name in sorted(aucs, key=lambda name: -aucs[name]))
+
+
+def _describe_finding_shortcut(shortcut: FindingShortcut, classes: Sequence[str]) -> str:
+    listed = _list_predicted(shortcut, classes)
     return (
         "The data contain a shortcut: a random forest on non-anatomical image statistics reaches a mean ROC AUC of "
         f"{shortcut.macro_auc:.3f} ({shortcut.low:.3f} to {shortcut.high:.3f}, chance {shortcut.chance:.3f})"

@@ -12,6 +12,7 @@ from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.files import IMAGE_SUFFIXES
 from automl_cxr.data.findings import Findings
 from automl_cxr.data.layout_rows import UsedTable, parse_parts
+from automl_cxr.data.patient_metadata import metadata_columns
 from automl_cxr.data.readers.findings import finding_columns, from_columns, from_texts
 from automl_cxr.data.table_columns import (
     COLUMN_NAMES,
@@ -112,6 +113,7 @@ class ArrayLabels:
         finding_columns: Names of the columns of findings.
         used: The use of the columns.
         notes: Sentences for the user.
+        metadata: Texts of each column of metadata.
     """
 
     table: str
@@ -123,6 +125,7 @@ class ArrayLabels:
     finding_columns: Sequence[str]
     used: UsedTable
     notes: tuple[str, ...]
+    metadata: Mapping[str, Sequence[str]]
 
 
 def read_labels(array: Path, table: Path, lines: Lines, n_images: int, *, part: str, options: DataOptions) -> ArrayLabels:
@@ -159,7 +162,9 @@ def read_labels(array: Path, table: Path, lines: Lines, n_images: int, *, part: 
         findings = from_texts([_normalise_number(text) for text in columns.fields(rows, "label")])
     part_of = parse_parts(() if part else parts, table.name, resplit=options.resplit)
     places = sorted({*columns.positions.values(), *columns.findings})
-    unused = tuple(name for place, name in enumerate(header) if place not in places and name.strip())
+    metadata = metadata_columns(header, options)
+    used = columns.describe(header) | {name: header[place] for name, place in metadata.items()}
+    unused = tuple(name for place, name in enumerate(header) if place not in {*places, *metadata.values()} and name.strip())
     n_unlabelled = sum(one.is_unlabelled for one in findings)
     return ArrayLabels(
         table=table.name,
@@ -169,8 +174,9 @@ def read_labels(array: Path, table: Path, lines: Lines, n_images: int, *, part: 
         parts=[part or part_of[split_name] for split_name in parts],
         views=views,
         finding_columns=[names_of[place] for place in columns.findings],
-        used=UsedTable(table.name, columns.describe(header), unused),
+        used=UsedTable(table.name, used, unused),
         notes=(*index_notes, *_note_unlabelled(n_unlabelled, table.name)),
+        metadata={name: [row[place] for row in rows] for name, place in metadata.items()},
     )
 
 

@@ -17,6 +17,7 @@ from automl_cxr.data.arrays import ARRAY_SUFFIX, open_images
 from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.decode import describe_read_failure
 from automl_cxr.data.layout_rows import PART_OF_NAME, ImageRow, RawTable
+from automl_cxr.data.patient_metadata import read_metadata
 from automl_cxr.data.readers.archives import ARCHIVE_SUFFIX, read_label_array, unpack_archive
 from automl_cxr.data.readers.array_labels import ArrayLabels, Lines, lists_images, read_labels, split_header
 from automl_cxr.data.readers.findings import SettledLabels, settle_labels
@@ -106,14 +107,13 @@ def _rows(labelled: Sequence[ArrayLabels], settled: SettledLabels) -> Iterator[I
     """Yield the images that have a label."""
     labels = iter(settled.labels)
     for one in labelled:
-        for image, findings, patient, part, view in zip(
-            one.images, one.findings, one.patients, one.parts, one.views, strict=True
-        ):
-            label = next(labels)
+        fields = zip(one.images, one.findings, one.patients, one.parts, one.views, strict=True)
+        for row, (image, findings, patient, part, view) in enumerate(fields):
+            label, metadata = next(labels), read_metadata(one.metadata, row)
             if settled.findings is not None and not findings.is_unlabelled:
-                yield ImageRow(image, "", patient, part, view, findings)
+                yield ImageRow(image, "", patient, part, view, findings, metadata)
             elif label:
-                yield ImageRow(image, label, patient, part, view)
+                yield ImageRow(image, label, patient, part, view, metadata=metadata)
 
 
 # Finding arrays and tables

@@ -1,4 +1,4 @@
-"""The file metadata.csv beside class folders: it adds patient, split and view, but no images."""
+"""The file metadata.csv beside class folders: it adds patient, split, view and metadata such as the sex, but no images."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.files import explain_unusable, relative_path
 from automl_cxr.data.layout_rows import ImageRow, RawTable, parse_parts
+from automl_cxr.data.patient_metadata import clean_value, metadata_columns
 from automl_cxr.data.table_columns import COLUMN_NAMES, read_table
 from automl_cxr.errors import DataError
 
@@ -16,7 +17,7 @@ METADATA_NAME = "metadata.csv"
 
 
 def join_metadata(root: Path, found: RawTable, options: DataOptions) -> RawTable:
-    """Add patient, split and view from metadata.csv in the root to the images, matched by relative path.
+    """Add patient, split, view and metadata from metadata.csv in the root to the images, matched by relative path.
 
     Raises:
         DataError: The file is not valid CSV in UTF-8, its split column contains an unknown part, or an
@@ -25,7 +26,7 @@ def join_metadata(root: Path, found: RawTable, options: DataOptions) -> RawTable
     path = root / METADATA_NAME
     if not path.is_file():
         return found
-    columns, records = read_table(path)
+    columns, records = read_table(path, lambda header: metadata_columns(header, options))
     if "image" not in columns:
         names = "|".join(COLUMN_NAMES["image"][:3])
         return replace(found, notes=(*found.notes, f"{METADATA_NAME} has no column {names} and is not used."))
@@ -48,11 +49,13 @@ def _by_image(root: Path, records: Iterable[Mapping[str, str]]) -> dict[str, Map
         if record["image"]:
             image = relative_path(root, record["image"])
             entries = {column: text for column, text in record.items() if column != "image"}
-            if listed.setdefault(image, entries) != entries:
+            earlier = listed.setdefault(image, entries)
+            if any(earlier.get(column) != entries.get(column) for column in COLUMN_NAMES):
                 raise DataError(
                     f"{METADATA_NAME} must have one row for each image; received rows with different entries for '{image}' in "
                     f"'{root}'. Remove the wrong ones."
                 )
+            listed[image] = {column: text if entries[column] == text else "" for column, text in earlier.items()}
     return listed
 
 
@@ -62,6 +65,9 @@ def _with_metadata(row: ImageRow, record: Mapping[str, str], part_of: Mapping[st
         patient_id=record.get("patient_id", ""),
         split=part_of.get(record.get("split", ""), ""),
         view=record.get("view", ""),
+        metadata=tuple(
+            (name, text) for name in record if name not in COLUMN_NAMES and (text := clean_value(name, record[name]))
+        ),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -202,9 +202,9 @@ class Roles:
         )
         return [note]
 
-    def unused(self, frame: Frame) -> list[str]:
-        """Return the names of the columns that have no role."""
-        taken = {position for positions in self.positions.values() for position in positions} | set(self.findings)
+    def unused(self, frame: Frame, others: Iterable[int] = ()) -> list[str]:
+        """Return the names of the columns that have no role and no other use."""
+        taken = {position for positions in self.positions.values() for position in positions} | set(self.findings) | set(others)
         return [name.strip() for position, name in enumerate(frame.header) if position not in taken and name.strip()]
 
 
@@ -363,7 +363,7 @@ def _is_one_of_findings(
         return False
     if not finding_columns({label: frame.columns[label]}, fewest=1):
         return False
-    others = finding_columns(_possible_findings(frame, taken | {label}, is_box_table=is_box_table))
+    others = finding_columns(_possible_findings(frame, taken | {label}, options, is_box_table=is_box_table))
     n_present = {sum(map(states_finding, texts)) for texts in zip(*(frame.columns[place] for place in others), strict=True)}
     return bool(others) and n_present != {1}
 
@@ -389,7 +389,7 @@ def _finding_columns(
     Raises:
         DataError: There are none.
     """
-    possible = _possible_findings(frame, taken, is_box_table=is_box_table)
+    possible = _possible_findings(frame, taken, options, is_box_table=is_box_table)
     binary = finding_columns(possible, fewest=1 if options.wants_findings else 2)
     if binary:
         return binary
@@ -401,9 +401,9 @@ def _finding_columns(
     )
 
 
-def _possible_findings(frame: Frame, taken: set[int], *, is_box_table: bool) -> dict[int, Sequence[str]]:
+def _possible_findings(frame: Frame, taken: set[int], options: DataOptions, *, is_box_table: bool) -> dict[int, Sequence[str]]:
     """Return the columns without another use whose names are not those of properties of patients or boxes, by position."""
-    excluded = _NO_FINDING_NAMES | (BOX_NAMES if is_box_table else set())
+    excluded = _NO_FINDING_NAMES | set(map(match_key, options.subgroups or ())) | (BOX_NAMES if is_box_table else set())
     return {
         place: frame.columns[place]
         for place, name in enumerate(frame.header)

@@ -9,7 +9,8 @@ from pathlib import Path
 from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.files import archives_in, list_archives
 from automl_cxr.data.findings import Findings
-from automl_cxr.data.layout_rows import ImageRow, UsedTable
+from automl_cxr.data.layout_rows import ImageRow, Metadata, UsedTable
+from automl_cxr.data.patient_metadata import common_metadata, read_metadata
 from automl_cxr.data.readers.findings import majority, settle_labels, union
 from automl_cxr.data.readers.image_index import MAX_EXPLAINED, ImageIndex, LocatedImages, locate
 from automl_cxr.data.readers.table_proposals import propose_table
@@ -34,6 +35,7 @@ class ListedRows:
         n_left_out: Number of files of rows that are not used because of their kind.
         finding_columns: Names of the columns of findings.
         notes: Sentences for the user.
+        metadata: Texts of each column of metadata.
     """
 
     name: str
@@ -49,6 +51,7 @@ class ListedRows:
     n_left_out: int
     finding_columns: tuple[str, ...]
     notes: tuple[str, ...]
+    metadata: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ class _Entry:
     split: str
     view: str
     columns: tuple[str, ...] = field(compare=False)
+    metadata: Metadata = field(compare=False)  # other ages of an image do not change whether the image is used
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,8 @@ def _combine(one: ListedRows, found: LocatedImages) -> _Combined:
 
 
 def _entry(one: ListedRows, row: int, findings: Findings) -> _Entry:
-    return _Entry(findings, one.patients[row], one.splits[row], one.views[row], one.finding_columns)
+    metadata = read_metadata(one.metadata, row)
+    return _Entry(findings, one.patients[row], one.splits[row], one.views[row], one.finding_columns, metadata)
 
 
 def _combine_rows(one: ListedRows, rows: Sequence[int]) -> _Entry | None:
@@ -127,8 +132,10 @@ def _combine_rows(one: ListedRows, rows: Sequence[int]) -> _Entry | None:
         combined = findings[0]
         if any(other != combined for other in findings):
             return None
-    candidates = {_entry(one, row, combined) for row in rows}
-    return candidates.pop() if len(candidates) == 1 else None
+    candidates = [_entry(one, row, combined) for row in rows]
+    if len(set(candidates)) > 1:
+        return None
+    return replace(candidates[0], metadata=common_metadata([entry.metadata for entry in candidates]))
 
 
 @dataclass(frozen=True)
@@ -186,7 +193,7 @@ def merge_rows(
     notes = [*_count_notes(name, n_images, missing, n_unlabelled, n_repeated), *settled.notes, *_reader_notes(listed)]
     if settled.findings is None:
         rows = tuple(
-            ImageRow(path, label, entry.patient, entry.split, entry.view)
+            ImageRow(path, label, entry.patient, entry.split, entry.view, metadata=entry.metadata)
             for path, label in zip(paths, settled.labels, strict=True)
             if label and (entry := entries[path])
         )
@@ -210,7 +217,7 @@ def _with_findings(path: str, entry: _Entry, columns: Sequence[str]) -> ImageRow
     findings = entry.findings
     if entry.columns and len(entry.columns) < len(columns):
         findings = replace(findings, missing=findings.missing | (set(columns) - set(entry.columns)))
-    return ImageRow(path, "", entry.patient, entry.split, entry.view, findings)
+    return ImageRow(path, "", entry.patient, entry.split, entry.view, findings, entry.metadata)
 
 
 def _none_found_message(

@@ -9,6 +9,7 @@ from pathlib import Path
 from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.findings import UNLABELLED, Findings
 from automl_cxr.data.layout_rows import RawTable, UsedTable, parse_parts
+from automl_cxr.data.patient_metadata import metadata_columns
 from automl_cxr.data.readers.dicom_join import join_headers
 from automl_cxr.data.readers.findings import from_columns, from_regions, from_texts
 from automl_cxr.data.readers.image_index import ImageIndex
@@ -129,6 +130,8 @@ def _read_table(path: Path, part: str, options: DataOptions, public: TableFormat
     if listed_parts and not any(part_of.values()):
         notes.append(f"None of the images is in {' or '.join(public.part_lists)}, so a split is made.")
     used = roles.used(frame)
+    metadata = metadata_columns(frame.header, options)
+    used |= {name: frame.header[place].strip() for name, place in metadata.items()}
     if listed_parts:
         used["split"] = f"from {' and '.join(public.part_lists)}"
     if public.patient and "patient_id" not in used:
@@ -145,10 +148,11 @@ def _read_table(path: Path, part: str, options: DataOptions, public: TableFormat
         views=roles.texts(frame, "view") or [""] * n,
         readers=roles.texts(frame, "reader"),
         is_box_table=roles.is_box_table,
-        used=UsedTable(" + ".join([path.name, *joined]), used, tuple(roles.unused(frame))),
+        used=UsedTable(" + ".join([path.name, *joined]), used, tuple(roles.unused(frame, metadata.values()))),
         n_left_out=n_left_out_files,
         finding_columns=tuple(frame.header[place].strip() for place in roles.findings),
         notes=(*join_notes, *notes),
+        metadata={name: frame.columns[place] for name, place in metadata.items()},
     )
 
 

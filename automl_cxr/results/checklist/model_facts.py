@@ -197,6 +197,27 @@ def _intended_use(facts: FactData) -> str:
     return f"Research on the classification of chest radiographs. {NOT_A_DEVICE}"
 
 
+def _group_comparison(facts: FactData) -> str:
+    found = facts.report.subgroups
+    if found is None:
+        return ""
+    columns = list(dict.fromkeys(found.groups["column"]))
+    return (
+        f"Scores were compared between groups of patients by {listed(columns)}: {listed(found.metrics)}, with permutations of "
+        "the groups among patients with the same labels, corrected for the number of tests (Holm)."
+    )
+
+
+def _group_gaps(facts: FactData) -> str:
+    found = facts.report.subgroups
+    if found is None or found.gaps.empty:
+        return ""
+    where = f"Groups of patients ({facts.report.evaluated_on})"
+    if found.disparities:
+        return f"{where}: {' '.join(found.disparities)}"
+    return f"{where}: no gap is larger than chance and the labels explain, in {len(found.gaps)} tests."
+
+
 MODEL_FACTS: Mapping[str, Callable[[FactData], str]] = {
     "initial_weights": _initial_weights,
     "loss": _loss,
@@ -211,6 +232,8 @@ MODEL_FACTS: Mapping[str, Callable[[FactData], str]] = {
     "test_scores": _test_scores,
     "accuracy_by_class": _accuracy_by_class,
     "calibration": _calibration,
+    "group_comparison": _group_comparison,
+    "group_gaps": _group_gaps,
     "failures": _failures,
     "limitations": _limitations,
     "technical_details": _technical_details,

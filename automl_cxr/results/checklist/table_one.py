@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from automl_cxr.data.dataset import COLUMNS, Dataset
+from automl_cxr.data.dataset import Dataset
+from automl_cxr.data.patient_metadata import AGE
 from automl_cxr.records import SplitRecord
 from automl_cxr.tasks import PRESENT
 
 SEALED = "sealed"
 _MAX_LEVELS = 12  # of a column; one with more values names images or reports
-_NOT_CHARACTERISTICS = frozenset(COLUMNS) - {"view"}
 
 
 def table_one(dataset: Dataset, split: SplitRecord, *, is_test_open: bool) -> pd.DataFrame:
@@ -26,8 +26,8 @@ def table_one(dataset: Dataset, split: SplitRecord, *, is_test_open: bool) -> pd
 
     Returns:
         characteristic, and a column for each part: images, patients, images per patient, and for each class, finding and
-        column of the data's table the number of images and their share, or the mean and standard deviation of numbers. Shares
-        are those of the images whose value is known. Unknown values are counted in rows of their own.
+        column of metadata the number of images and their share, or the mean and standard deviation of ages and other numbers.
+        Shares are those of the images whose value is known. Unknown values are counted in rows of their own.
     """
     parts = _parts(split)
     columns = {
@@ -60,9 +60,9 @@ def _characteristics(dataset: Dataset, images: Sequence[str]) -> dict[str, str]:
         n_patients = table["patient_id"].nunique()
         rows |= {"patients": f"{n_patients:,}", "images per patient, mean": f"{len(table) / max(1, n_patients):.2f}"}
     rows |= _findings(dataset, images) if dataset.is_multilabel else _levels("class", table["label"], dataset.classes)
-    for name in table.columns:
-        if name not in _NOT_CHARACTERISTICS:
-            rows |= _column(str(name), table[name])
+    metadata = dataset.metadata.reindex(list(images))
+    for name in metadata.columns:
+        rows |= _column(str(name), metadata[name])
     return rows
 
 
@@ -86,7 +86,7 @@ def _column(name: str, values: pd.Series) -> dict[str, str]:
     if known.empty:
         return {}
     levels = sorted(known.unique())
-    if len(levels) <= _MAX_LEVELS:
+    if len(levels) <= _MAX_LEVELS and name != AGE:
         return _levels(name, known, levels) | unknown
     numbers = pd.to_numeric(known, errors="coerce")
     if numbers.isna().any():

@@ -28,6 +28,7 @@ from automl_cxr.results.report.quality import quality_section
 from automl_cxr.results.report.report_data import ReportData, locate_images, read_report_data
 from automl_cxr.results.report.samples import samples_section
 from automl_cxr.results.report.search import costs_section, hyperparameters_section, search_section, splices_section
+from automl_cxr.results.report.subgroups import subgroups_section
 from automl_cxr.results.report.summary import summary_section
 from automl_cxr.results.report.test_set import evaluations_section
 from automl_cxr.results.report.usefulness import usefulness_section
@@ -39,6 +40,7 @@ _SECTIONS: Sequence[Callable[[ReportData], Section | Sequence[Section]]] = (
     leaderboard_section,
     quality_section,
     usefulness_section,
+    subgroups_section,
     findings_sections,
     errors_sections,
     heatmaps_section,

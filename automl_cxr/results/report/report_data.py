@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from automl_cxr.config import TrialConfig
+from automl_cxr.data.image_metadata import load_image_metadata
 from automl_cxr.errors import AutomlCxrError, StudyError
 from automl_cxr.records import SplitRecord, TrialRecord
 from automl_cxr.results.corrected_best import CorrectedBest
@@ -17,6 +18,8 @@ from automl_cxr.results.finding_scores import FindingScores, score_findings
 from automl_cxr.results.leaderboard import build_leaderboard
 from automl_cxr.results.study_data import load_study_dataset, load_trial_config
 from automl_cxr.results.study_ensembles import read_ensembles
+from automl_cxr.results.study_subgroups import compared_metrics
+from automl_cxr.results.subgroup_tables import SubgroupAnalysis, analyse_subgroups, group_predictions
 from automl_cxr.scoring.intervals import Interval, bootstrap_interval, bootstrap_intervals
 from automl_cxr.scoring.metrics import METRICS, score_predictions
 from automl_cxr.scoring.predictions import Predictions
@@ -34,6 +37,12 @@ if TYPE_CHECKING:
 
 _N_RESAMPLES = 2000
 _N_RESAMPLES_SLOW = 200  # for metrics that are computed from the probabilities of every resample
+
+
+def _no_metadata() -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame()
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +88,7 @@ class ReportData:
         heatmaps: Heat maps of the best saved model; None if they were not requested.
         milliseconds: Latency per image by trial, of the saved models, if it was measured for the report.
         finding_scores: The scores of each finding; None for a study of classes.
+        metadata: Sex, age and other metadata of the images (``Dataset.metadata``); without a column if none are known.
     """
 
     store: StudyStore
@@ -100,6 +110,7 @@ class ReportData:
     heatmaps: Heatmaps | None = None
     milliseconds: Mapping[int, float] = field(default_factory=dict)
     finding_scores: FindingScores | None = None
+    metadata: pd.DataFrame = field(default_factory=_no_metadata)
 
     @property
     def evaluated_on(self) -> str:
@@ -114,6 +125,21 @@ class ReportData:
             AutomlCxrError: A file of a trial is damaged.
         """
         return build_leaderboard(self.store, with_baseline=True)
+
+    @cached_property
+    def subgroups(self) -> SubgroupAnalysis | None:
+        """Scores of the best trial in groups of patients; None if no metadata are known."""
+        groupings = group_predictions(self.metadata, self.predictions.ids)
+        if not groupings:
+            return None
+        return analyse_subgroups(
+            self.predictions,
+            groupings,
+            metrics=compared_metrics(self.spec, None),
+            normal_class=self.spec.normal_index,
+            all_intervals=False,
+            seed=self.spec.seed,
+        )
 
     @property
     def corrected(self) -> CorrectedBest | None:
@@ -164,18 +190,23 @@ def read_report_data(store: StudyStore) -> ReportData:
         source_warnings=source_warnings(store.folder),
         audit=load_audit(store),
         finding_scores=finding_scores,
+        metadata=load_image_metadata(store.folder),
     )
 
 
 def locate_images(report_data: ReportData, data: str | None = None) -> ReportData:
     """Return the report data with the folder of the images, or with the reason why there are no pictures.
 
+    The metadata are those of the data if the study has not stored them.
+
     Args:
         report_data: The data of the study's report.
         data: Current folder of the images; by default the folder used for the search.
     """
     try:
-        return replace(report_data, root=Path(load_study_dataset(report_data.store, data).root))
+        dataset = load_study_dataset(report_data.store, data)
+        stored = report_data.metadata
+        return replace(report_data, root=Path(dataset.root), metadata=dataset.metadata if stored.columns.empty else stored)
     except (AutomlCxrError, OSError) as error:
         return replace(report_data, no_pictures_reason=f"Pictures are omitted. {error}")
 

@@ -139,12 +139,12 @@ def test_texts_patients_parts_and_missing_labels_are_read(write_array: WriteArra
 def test_the_label_column_is_a_known_name_or_the_only_other_column_or_chosen(write_array: WriteArray) -> None:
     root = write_array()
     rows = [f"{row},{label},{60 + row}" for row, label in enumerate(LABELS)]
-    (root / "labels.csv").write_text(lines("index,reading,age", *rows))
-    with pytest.raises(DataError, match=r"must be in a column label\|.* received reading, age\. Name it with --label"):
+    (root / "labels.csv").write_text(lines("index,reading,weight", *rows))
+    with pytest.raises(DataError, match=r"must be in a column label\|.* received reading, weight\. Name it with --label"):
         load_dataset(root)
     chosen = load_dataset(root, DataOptions(label_column="Reading"))
     assert list(chosen.table["label"]) == IN_ORDER
-    assert chosen.column_notes == ("labels.csv: columns used: index, reading; not used: age.",)
+    assert chosen.column_notes == ("labels.csv: columns used: index, reading; not used: weight.",)
     with pytest.raises(UnknownNameError, match=r"Unknown label column 'readings'\. Did you mean 'reading'"):
         load_dataset(root, DataOptions(label_column="readings"))
     (root / "labels.csv").write_text(

@@ -267,8 +267,8 @@ def test_the_normal_form_is_read_identically(root: Path) -> None:
 
 def test_the_columns_without_use_are_shown_once(root: Path) -> None:
     rows = zip(IMAGES, LABELS, range(40, 52), strict=True)
-    (root / "labels.csv").write_text(table([["path", "label", "age"], *rows]))
+    (root / "labels.csv").write_text(table([["path", "label", "weight"], *rows]))
     found = automl_cxr.inspect(root)
-    assert found.unused_columns == ("age",)
-    assert not any("not used: age" in note for note in found.notes), "inspect prints the table of columns"
-    assert load_dataset(root).column_notes == ("labels.csv: columns used: path, label; not used: age.",)
+    assert found.unused_columns == ("weight",)
+    assert not any("not used: weight" in note for note in found.notes), "inspect prints the table of columns"
+    assert load_dataset(root).column_notes == ("labels.csv: columns used: path, label; not used: weight.",)

@@ -117,9 +117,7 @@ def test_a_threshold_is_not_changed_after_an_evaluation_on_the_test_part(built):
 @pytest.fixture(scope="module")
 def aimed(finished):
     aims = [f"{name}: sensitivity>=0.5" for name in finished._store.spec.classes[:2]]
-    return finished.ensemble(
-        top=2, method="average", settings=QUICK, name="aimed", settings=QUICK, operating_point=aims, confidence=0
-    )
+    return finished.ensemble(top=2, method="average", settings=QUICK, name="aimed", operating_point=aims, confidence=0)
 
 
 def test_predict_adds_the_decisions(aimed, finished):

@@ -96,9 +96,9 @@ def operating_points_table(records: Sequence[Mapping[str, Any]], kind: str) -> p
                 "sensitivity": point["sensitivity"],
                 "specificity": point["specificity"],
                 "positive": point["n_positive"],
-                "of patients": point["n_positive_patients"],
+                "positive patients": point["n_positive_patients"],
                 "negative": point["n_negative"],
-                "patients": point["n_negative_patients"],
+                "negative patients": point["n_negative_patients"],
             }
             for point in records
         ]

@@ -6,9 +6,9 @@ threshold, so the chosen one misses the aim on new patients with a probability o
 among all thresholds (for one image of each patient, it is a tolerance limit after Wilks 1941).
 
 The images of a patient are counted as if they were copies of one image: the bound is that of n = (sum of m)^2 / sum of m^2
-independent images, where m is the number of images of each patient (Kish 1965). It holds for any correlation, because a smaller
-one gives a smaller variance. The correlation itself cannot be estimated where a threshold matters: from the few images that are
-missed.
+independent images, where m is the number of images of each patient (Kish 1965). It holds for any correlation, because a
+smaller one gives a smaller variance; if the numbers m differ much, approximately. The correlation itself cannot be estimated
+where a threshold matters: from the few images that are missed.
 """
 
 from __future__ import annotations

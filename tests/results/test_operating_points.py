@@ -81,6 +81,7 @@ def test_the_card_separates_thresholds_with_and_without_an_aim():
     assert "F1" not in _thresholds(record | {"operating_points": [point, {"name": "f1"}]})[0]
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_operating_points(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     files = list(map(str, save(draw_members(2, n=600, k=2), tmp_path)))
@@ -101,6 +102,7 @@ def test_the_command_prints_the_operating_points(tmp_path, monkeypatch, capfd):
     assert "needs at least 2995 patients with" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_threshold_is_not_changed_after_an_evaluation_on_the_test_part(built):
     ensemble, files = built
     record_file = ensemble.folder / "ensemble.json"
@@ -146,7 +148,7 @@ def test_the_test_part_is_scored_at_the_frozen_thresholds(aimed, finished):
     assert "At the operating points, whose thresholds were not changed" in (aimed.folder / "model_card.md").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_exported_file_contains_the_decisions(aimed, tmp_path):
     import keras
 

@@ -21,6 +21,7 @@ from automl_cxr.architectures import (
     parse_backbone_layers,
 )
 from automl_cxr.conv_spec import parse_conv_spec
+from automl_cxr.encoder_files import is_encoder
 from automl_cxr.errors import ImpossibleModelError, UnknownNameError, UsageError
 from automl_cxr.tasks import MULTICLASS, MULTILABEL, TASKS
 from automl_cxr.text_records import parse_json_object
@@ -102,6 +103,11 @@ def _taps_rule(value: Any) -> str | None:
 def _layers_rule(value: Any) -> str | None:
     parse_backbone_layers(value)  # raises a UsageError that contains the invalid part
     return None
+
+
+def _backbone_rule(value: Any) -> str | None:
+    is_known = value in (*BACKBONES, SCRATCH) or is_encoder(value)
+    return None if is_known else f"must be one of {', '.join(BACKBONES)}, {SCRATCH}, or onnx:FILE"
 
 
 def _conv_spec_rule(value: Any) -> str | None:
@@ -402,10 +408,10 @@ class TrialConfig:
 
     backbone: str = _hyperparameter(
         "densenet121",
-        _one_of(*BACKBONES, SCRATCH),
+        _backbone_rule,
         "architecture",
-        'The published network. In concat, "scratch" is possible too: a convolution stack that layers, or n_blocks '
-        "to block_dropout, describe.",
+        "The published network, or onnx:FILE, an encoder in an ONNX file, which is not trained. In concat, "
+        '"scratch" is possible too: a convolution stack that layers, or n_blocks to block_dropout, describe.',
         used_by=_PRETRAINED,
     )
     cut: str = _hyperparameter(
@@ -427,7 +433,7 @@ class TrialConfig:
     )
     second_backbone: str = _hyperparameter(
         SCRATCH,
-        _one_of(*BACKBONES, SCRATCH),
+        _backbone_rule,
         "architecture",
         "The network of the second branch; see backbone.",
         used_by=_CONCAT,
@@ -928,9 +934,14 @@ class TrialConfig:
         """Refuse values that are not possible for the task or for the number of classes or findings.
 
         Raises:
-            ImpossibleModelError: The loss or the treatment of imbalance does not exist for the task, or ``focal_alpha`` or
-                ``uncertain_targets`` is used and has another number of entries.
+            ImpossibleModelError: The loss or the treatment of imbalance does not exist for the task, ``focal_alpha`` or
+                ``uncertain_targets`` is used and has another number of entries, or layers of an encoder would be trained.
         """
+        if self.reads("unfreeze") and (self.unfreeze or self.unfreeze_from) and self._has_only_encoders:
+            raise ImpossibleModelError(
+                "An encoder in an ONNX file has no gradients and is not trained; received "
+                f"unfreeze={self.unfreeze}, unfreeze_from='{self.unfreeze_from}'. Use unfreeze=0."
+            )
         if self.loss == ASYMMETRIC and not self.is_multilabel:
             raise ImpossibleModelError(
                 f"loss={ASYMMETRIC} needs several findings; received task={self.task}. Use loss=ce or loss=focal."
@@ -944,6 +955,10 @@ class TrialConfig:
             self.focal_alphas(n_classes)
         if self.reads("uncertain_targets"):
             self.uncertain_ranges(n_classes)
+
+    @property
+    def _has_only_encoders(self) -> bool:
+        return all(is_encoder(branch.backbone) for branch in self.branches)
 
     @property
     def frozen_epochs(self) -> int:

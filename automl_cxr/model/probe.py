@@ -36,10 +36,11 @@ def build_probe(config: TrialConfig, n_classes: int, *, weights_folder: Path | N
     vectors = []
     for branch in config.branches:
         network = _pooled_outputs(config, branch, weights_folder)
-        x = preprocess(rgb, find_backbone(branch.backbone), name=f"{branch.backbone}_preprocess")
+        label = find_backbone(branch.backbone).label
+        x = preprocess(rgb, find_backbone(branch.backbone), name=f"{label}_preprocess")
         vector = network(x)
         if config.probe_mirrored:
-            vector = layers.Average(name=f"{branch.backbone}_views")([vector, network(ops.flip(x, axis=2))])
+            vector = layers.Average(name=f"{label}_views")([vector, network(ops.flip(x, axis=2))])
         vectors.append(vector)
     vector = layers.Concatenate(name="vector")(vectors) if len(vectors) > 1 else vectors[0]
     inputs = vector if config.probe_kernel == "linear" else _kernel(vector)
@@ -77,6 +78,6 @@ def _pooled_outputs(config: TrialConfig, branch: BranchConfig, weights_folder: P
         if config.has_deviations(branch.backbone):
             pooled.append(deviation(maps))
     vector = layers.Concatenate(name="pooled")(pooled) if len(pooled) > 1 else pooled[0]
-    network = keras.Model(backbone.input, vector, name=branch.backbone)
+    network = keras.Model(backbone.input, vector, name=find_backbone(branch.backbone).label)
     network.trainable = False
     return network

@@ -55,4 +55,4 @@ def backbone_on_pixels(
     pixels = keras.Input((image_size, image_size, 1), name="pixels")
     x = preprocess(repeat_grey(pixels, 3), find_backbone(name))
     backbone = build_backbone(name, image_size, weights=weights, weights_folder=weights_folder, layer_name=BACKBONE)
-    return keras.Model(pixels, backbone(x), name=name)
+    return keras.Model(pixels, backbone(x), name=find_backbone(name).label)

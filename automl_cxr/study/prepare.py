@@ -29,6 +29,7 @@ from automl_cxr.study.data_preparation import (
     read_dataset,
 )
 from automl_cxr.study.expected_workers import expected_workers
+from automl_cxr.study.external_encoders import with_resolved_encoders
 from automl_cxr.study.image_hashes import HASHES_FILE, ImageHashes
 from automl_cxr.study.model_sources import find_sources
 from automl_cxr.study.options import ALLOW, SearchOptions
@@ -107,6 +108,7 @@ def prepare_study(
         StudyMismatchError: The study exists with other settings, or its data changed.
         DataError: The data are unusable, or test images were used to train or select a model from which the study starts.
     """
+    options = with_resolved_encoders(options)
     name = _default_name(options) if options.name is None else options.name
     check_folder_name(name, runs=runs, storage=storage)
     started = time.monotonic() if started is None else started

@@ -140,7 +140,8 @@ def probe_features(config: TrialConfig, images: ImageArray, *, weights_folder: P
         cuts = [f"{BACKBONE}/{point}" for point in points]
         # Both poolings are cached in one pass; the averages are the first half.
         of_views = [
-            pooled_features(network, cuts, view, pooling=AVERAGE_AND_DEVIATION, label=branch.backbone) for view in views
+            pooled_features(network, cuts, view, pooling=AVERAGE_AND_DEVIATION, label=find_backbone(branch.backbone).label)
+            for view in views
         ]
         has_deviations = config.has_deviations(branch.backbone)
         for point, cut in zip(points, cuts, strict=True):

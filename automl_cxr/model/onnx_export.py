@@ -1,0 +1,217 @@
+"""Writing a network that contains encoders (``onnx_encoder.py``) as one ONNX file.
+
+The parts before and after the encoders are converted as any other network, and the graphs are joined. All graphs are brought to
+the highest version of the operators among the encoders, because a file has one.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from automl_cxr.errors import ExportError
+from automl_cxr.model.graph import expand
+from automl_cxr.model.onnx_encoder import OnnxEncoder
+
+PIXELS = "pixels"
+_HIGHEST_OPSET = 18  # that tf2onnx 1.17 writes
+_MAIN_DOMAIN = ""
+ConvertToOnnx = Callable[[keras.Model, Path, Sequence[keras.InputSpec], int], None]
+"""Writes a network to a file, given its inputs and a version of the operators."""
+
+
+class _Part(keras.Model):
+    """The part of a network before one of the calls of encoders, or the part after all of them.
+
+    Each call makes the calls of the network again. A functional model would need a unique name for each layer.
+
+    Args:
+        network: The network, from raw grey pixels (n, h, w, 1).
+        position: Number of the call of an encoder whose input is the output of this part; None for the part after all calls,
+            whose inputs are the pixels and the outputs of the calls.
+        on_encoder: Called with the encoder of each call.
+    """
+
+    def __init__(
+        self,
+        network: keras.Model,
+        position: int | None = None,
+        on_encoder: Callable[[OnnxEncoder], None] = lambda _encoder: None,
+    ) -> None:
+        super().__init__(name="part")
+        self.network, self._position, self._on_encoder = network, position, on_encoder
+        self.built = True  # Keras would build it at its first call, which comes after the export
+
+    def call(self, inputs: Any) -> Any:
+        pixels, *encoded = inputs if isinstance(inputs, (list, tuple)) else [inputs]
+        sources: list[Any] = []
+
+        def call(operation: keras.Operation, *args: Any, **kwargs: Any) -> Any:
+            if isinstance(operation, keras.Model):
+                (inner,) = expand(operation, {id(operation.inputs[0]): args[0]}, call)
+                return inner
+            if not isinstance(operation, OnnxEncoder):
+                return operation(*args, **kwargs)
+            sources.append(args[0])
+            self._on_encoder(operation)
+            shape = operation.compute_output_shape(args[0].shape)[1:]
+            return encoded[len(sources) - 1] if encoded else ops.zeros((ops.shape(pixels)[0], *shape))
+
+        outputs = expand(self.network, {id(self.network.inputs[0]): pixels}, call)
+        return outputs if self._position is None else sources[self._position]
+
+
+def contains_encoder(network: keras.Model) -> bool:
+    """Return whether a network contains an encoder, also in a nested model."""
+    return any(
+        contains_encoder(layer) if isinstance(layer, keras.Model) else isinstance(layer, OnnxEncoder)
+        for layer in network.layers
+    )
+
+
+def write_with_encoders(network: keras.Model, file: Path, convert: ConvertToOnnx) -> None:
+    """Write a network as one ONNX file.
+
+    Args:
+        network: A model from raw grey pixels (n, h, w, 1), with encoders.
+        file: The file.
+        convert: Converts the parts without encoders.
+
+    Raises:
+        ExportError: An encoder takes a fixed number of images only, or the versions of the operators are incompatible.
+    """
+    import onnx
+
+    shape = network.input_shape[1:]
+    encoders = _calls_of_encoders(network, shape)
+    models = [encoder.to_onnx() for encoder in encoders]
+    opset = max(map(_opset, models))
+    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+
+        def converted(position: int | None, inputs: Mapping[str, Sequence[int]]) -> Any:
+            path = Path(folder) / "part.onnx"
+            specs = [keras.InputSpec(shape=(None, *one), dtype="float32", name=name) for name, one in inputs.items()]
+            convert(_Part(network, position), path, specs, min(opset, _HIGHEST_OPSET))
+            return _at_opset(onnx.load(str(path)), opset)
+
+        before = [converted(position, {PIXELS: shape}) for position in range(len(encoders))]
+        encoded = {f"encoded{number}": encoder.compute_output_shape((1,))[1:] for number, encoder in enumerate(encoders)}
+        after = converted(None, {PIXELS: shape, **encoded})
+    joined = _Joined(onnx, opset)
+    for number, (encoder, first, model) in enumerate(zip(encoders, before, models, strict=True)):
+        inner = joined.add(first, f"before{number}_", {PIXELS: PIXELS})
+        source = joined.cast(inner[0], encoder.input_type, f"image{number}")
+        named = joined.add(_at_opset(model, opset), f"encoder{number}_", {_only_input(model): source}, [encoder.output_name])
+        joined.rename(named[0], f"after_encoded{number}", "float32")
+    last = joined.add(after, "after_", {PIXELS: PIXELS})
+    onnx.save(joined.finished(shape, after.graph.output, last), str(file))
+
+
+def _calls_of_encoders(network: keras.Model, shape: Sequence[int]) -> list[OnnxEncoder]:
+    """Return the encoder of each call, in their order.
+
+    Raises:
+        ExportError: An encoder takes a fixed number of images only.
+    """
+    encoders: list[OnnxEncoder] = []
+    _Part(network, on_encoder=encoders.append)(np.zeros((1, *shape), np.float32))
+    for encoder in encoders:
+        if encoder.batch is not None:
+            raise ExportError(
+                f"An exported file takes any number of images; the encoder '{encoder.name}' takes {encoder.batch} at once. "
+                "Export the encoder with a dynamic batch axis, and search with it again."
+            )
+    return encoders
+
+
+class _Joined:
+    """A graph to which other graphs are added; its input is called "pixels"."""
+
+    def __init__(self, onnx: Any, opset: int) -> None:
+        self._onnx = onnx
+        self._nodes: list[Any] = []
+        self._initializers: list[Any] = []
+        self._functions: list[Any] = []
+        self._opsets = {_MAIN_DOMAIN: opset}
+        self._ir_version = 0
+
+    def add(self, model: Any, prefix: str, given: Mapping[str, str], wanted: Sequence[str] | None = None) -> list[str]:
+        """Add a graph with prefixed names; return the names of its outputs.
+
+        Args:
+            model: A ``ModelProto``.
+            prefix: Prefix of its names.
+            given: Name of an existing tensor for some of its inputs; the others must exist under their prefixed names.
+            wanted: Its outputs to return; by default all.
+        """
+        outputs = list(wanted or [value.name for value in model.graph.output])
+        prefixed = self._onnx.compose.add_prefix(model, prefix)
+        for name, source in given.items():
+            self.rename(source, prefix + name)
+        self._nodes += prefixed.graph.node
+        self._initializers += prefixed.graph.initializer
+        self._functions += prefixed.functions
+        self._ir_version = max(self._ir_version, model.ir_version)
+        for imported in model.opset_import:
+            domain = "" if imported.domain == "ai.onnx" else imported.domain
+            self._opsets[domain] = max(self._opsets.get(domain, 0), imported.version)
+        return [prefix + name for name in outputs]
+
+    def rename(self, source: str, name: str, kind: str = "") -> None:
+        """Give a tensor another name, and another type if one is named."""
+        options = {"to": self._type(kind)} if kind else {}
+        self._nodes.append(self._onnx.helper.make_node("Cast" if kind else "Identity", [source], [name], **options))
+
+    def cast(self, source: str, kind: str, name: str) -> str:
+        """Convert a tensor to another type; return its name."""
+        self.rename(source, name, kind)
+        return name
+
+    def finished(self, shape: Sequence[int], outputs: Sequence[Any], names: Sequence[str]) -> Any:
+        """Return the model, whose outputs have the names and types of ``outputs`` and the values of ``names``."""
+        for value, name in zip(outputs, names, strict=True):
+            self.rename(name, value.name)
+        pixels = self._onnx.helper.make_tensor_value_info(PIXELS, self._type("float32"), ["n", *shape])
+        graph = self._onnx.helper.make_graph(self._nodes, "automl_cxr", [pixels], list(outputs), self._initializers)
+        imports = [self._onnx.helper.make_opsetid(domain, version) for domain, version in self._opsets.items()]
+        model = self._onnx.helper.make_model(graph, opset_imports=imports, functions=self._functions)
+        model.ir_version = self._ir_version
+        return model
+
+    def _type(self, kind: str) -> int:
+        return getattr(self._onnx.TensorProto, {"float32": "FLOAT", "float16": "FLOAT16"}[kind])
+
+
+def _only_input(model: Any) -> str:
+    weights = {tensor.name for tensor in model.graph.initializer}
+    (name,) = (value.name for value in model.graph.input if value.name not in weights)
+    return name
+
+
+def _opset(model: Any) -> int:
+    return next(imported.version for imported in model.opset_import if imported.domain in ("", "ai.onnx"))
+
+
+def _at_opset(model: Any, opset: int) -> Any:
+    """Return a model with a version of the operators.
+
+    Raises:
+        ExportError: An operator of the model has no equivalent.
+    """
+    from onnx import version_converter
+
+    if _opset(model) == opset:
+        return model
+    try:
+        return version_converter.convert_version(model, opset)
+    except Exception as error:  # the converter raises RuntimeError and others
+        raise ExportError(
+            f"A network and its encoders must use one version of ONNX operators; version {_opset(model)} cannot be "
+            f"converted to {opset}. Export the encoder with opset 13 to {_HIGHEST_OPSET}, and search with it again."
+        ) from error

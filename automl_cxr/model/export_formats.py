@@ -16,7 +16,7 @@ from automl_cxr.errors import ExportError
 from automl_cxr.io import is_disk_full
 from automl_cxr.model import captured_native_stderr
 from automl_cxr.model.ensemble_model import MemberWeighting, combine_networks
-from automl_cxr.model.onnx_export import PIXELS, contains_encoder, write_with_encoders
+from automl_cxr.model.onnx_export import contains_encoder, write_with_encoders
 from automl_cxr.model.precision import in_float32
 
 _KERAS_NAMES = {"onnx": "onnx", "tflite": "litert", "savedmodel": "tf_saved_model"}
@@ -107,7 +107,7 @@ def _check_onnx(file: Path) -> None:
 
 
 def _convert(model: keras.Model, file: Path, file_format: str) -> None:
-    signature = [keras.InputSpec(shape=(None, *model.input_shape[1:]), dtype="float32", name=PIXELS)]
+    signature = [keras.InputSpec(shape=(None, *model.input_shape[1:]), dtype="float32", name=model.inputs[0].name)]
     _convert_inputs(model, file, file_format, signature)
 
 

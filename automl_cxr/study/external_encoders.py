@@ -1,4 +1,4 @@
-"""Encoders in ONNX files among the hyperparameters of a new study: their names become complete, and defaults suit them."""
+"""Encoders in ONNX files and tables of features as the inputs of a study: hyperparameters and spaces that suit them."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from automl_cxr.architectures import parse_backbone_layers
+from automl_cxr.architectures import TABLE, parse_backbone_layers
+from automl_cxr.config import TrialConfig
 from automl_cxr.encoder_files import is_encoder, resolve_encoder
-from automl_cxr.errors import UsageError
+from automl_cxr.engine.parameters import Choice
+from automl_cxr.engine.space import Space
+from automl_cxr.errors import SpaceError, UsageError
 from automl_cxr.study.options import AUTO, SearchOptions
 from automl_cxr.weight_files import weight_folders
 
 ENCODER_SPACE = "encoder"
-"""The space of a study of one encoder: probes and heads on its features."""
+"""The space of a study of one encoder or of a table of features: probes and heads on the features."""
+_TAKE_VECTORS = ("probe", "transfer")
 
 
 def with_resolved_encoders(options: SearchOptions) -> SearchOptions:
@@ -45,10 +49,42 @@ def with_resolved_encoders(options: SearchOptions) -> SearchOptions:
     )
 
 
+def with_table(options: SearchOptions) -> SearchOptions:
+    """Return options in which the networks take the table of features ``options.features``; without a table unchanged.
+
+    If no space is chosen, the space is ``ENCODER_SPACE``, and folds are chosen automatically.
+    """
+    if options.features is None:
+        return options
+    is_default = options.space is None
+    return dataclasses.replace(
+        options,
+        fixed=_for_families(TABLE, dict(options.fixed or {})),
+        space=ENCODER_SPACE if is_default else options.space,
+        folds=AUTO if is_default and options.folds is None else options.folds,
+    )
+
+
+def check_table_space(space: Space) -> None:
+    """Check that all networks of a space, with its fixed values, can take a table of features.
+
+    Raises:
+        SpaceError: A family takes images only.
+    """
+    family = next((one for one in space.parameters if one.name == "family"), None)
+    families = family.values if isinstance(family, Choice) else (space.constants.get("family", TrialConfig().family),)
+    others = [str(name) for name in families if name not in _TAKE_VECTORS]
+    if others:
+        raise SpaceError(
+            f"Networks that take a table of features are of the families {' and '.join(_TAKE_VECTORS)}; space '{space.name}' "
+            f"contains {', '.join(others)}. Use --space {ENCODER_SPACE}, or --set family=probe."
+        )
+
+
 def _for_families(backbone: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """Set the encoder in the hyperparameters of those families of ``ENCODER_SPACE`` that the values leave."""
     others = {name: value for name, value in values.items() if name != "backbone"}
-    named = {"transfer": {"backbone": backbone}, "probe": {"probe_layers": f"{backbone}@features"}}
+    named = {"transfer": {"backbone": backbone}, "probe": {"probe_layers": f"{backbone}@{TABLE}"}}
     families = [values["family"]] if values.get("family") in named else list(named)
     return {**{name: value for family in families for name, value in named[family].items()}, **others}
 

@@ -198,6 +198,11 @@ def _size(part: PartRecord) -> str:
 
 def _preparation(data: ReportData) -> str:
     size, fit = data.spec.image_size, data.spec.fit
+    if data.spec.features is not None:
+        return (
+            f"Each image was represented by {data.spec.n_features} features that another program had computed (SHA-256 of the "
+            f"table: {data.spec.features_digest})."
+        )
     return f"Images were converted to 8-bit greyscale and {_FITS[fit]} {size} × {size} pixels."
 
 

@@ -16,7 +16,8 @@ from automl_cxr.errors import ExportError
 from automl_cxr.io import is_disk_full
 from automl_cxr.model import captured_native_stderr
 from automl_cxr.model.ensemble_model import MemberWeighting, combine_networks
-from automl_cxr.model.onnx_export import contains_encoder, write_with_encoders
+from automl_cxr.model.onnx_encoder import contains_encoder
+from automl_cxr.model.onnx_export import write_with_encoders
 from automl_cxr.model.precision import in_float32
 
 _KERAS_NAMES = {"onnx": "onnx", "tflite": "litert", "savedmodel": "tf_saved_model"}

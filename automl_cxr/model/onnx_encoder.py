@@ -131,6 +131,14 @@ class OnnxEncoder(layers.Layer):
         return np.asarray(values, np.float32)[:n]
 
 
+def contains_encoder(network: keras.Model) -> bool:
+    """Return whether a network contains an encoder, also in a nested model."""
+    return any(
+        contains_encoder(layer) if isinstance(layer, keras.Model) else isinstance(layer, OnnxEncoder)
+        for layer in network.layers
+    )
+
+
 def encoder_network(name: str, image_size: int, weights_folder: str | os.PathLike[str] | None) -> keras.Model:
     """Build the network of an encoder, with its weights.
 
@@ -154,7 +162,7 @@ def encoder_network(name: str, image_size: int, weights_folder: str | os.PathLik
     x = pixels[..., :1] if graph.channels == 1 else pixels  # the channels are equal
     x = _scaled(x, graph)
     if graph.layout == NCHW:
-        x = layers.Permute((3, 1, 2), name="channels_first")(x)
+        x = layers.Permute((3, 1, 2), dtype="float32", name="channels_first")(x)
     encoder = OnnxEncoder(
         graph.skeleton,
         {key: (array.shape, array.dtype.name) for key, array in graph.weights.items()},

@@ -6,6 +6,7 @@ the highest version of the operators among the encoders, because a file has one.
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from automl_cxr.model.onnx_encoder import OnnxEncoder
 PIXELS = "pixels"
 _HIGHEST_OPSET = 18  # that tf2onnx 1.17 writes
 _MAIN_DOMAIN = ""
+_SHARED_BYTES = 256
 ConvertToOnnx = Callable[[keras.Model, Path, Sequence[keras.InputSpec], int], None]
 """Writes a network to a file, given its inputs and a version of the operators."""
 
@@ -65,14 +67,6 @@ class _Part(keras.Model):
 
         outputs = expand(self.network, {id(self.network.inputs[0]): pixels}, call)
         return outputs if self._position is None else sources[self._position]
-
-
-def contains_encoder(network: keras.Model) -> bool:
-    """Return whether a network contains an encoder, also in a nested model."""
-    return any(
-        contains_encoder(layer) if isinstance(layer, keras.Model) else isinstance(layer, OnnxEncoder)
-        for layer in network.layers
-    )
 
 
 def write_with_encoders(network: keras.Model, file: Path, convert: ConvertToOnnx) -> None:
@@ -137,6 +131,7 @@ class _Joined:
         self._onnx = onnx
         self._nodes: list[Any] = []
         self._initializers: list[Any] = []
+        self._shared: dict[Any, str] = {}  # name of each large weight by its content
         self._functions: list[Any] = []
         self._opsets = {_MAIN_DOMAIN: opset}
         self._ir_version = 0
@@ -154,14 +149,26 @@ class _Joined:
         prefixed = self._onnx.compose.add_prefix(model, prefix)
         for name, source in given.items():
             self.rename(source, prefix + name)
+        for tensor in prefixed.graph.initializer:
+            self._add_weight(tensor)  # before the nodes that use it
         self._nodes += prefixed.graph.node
-        self._initializers += prefixed.graph.initializer
         self._functions += prefixed.functions
         self._ir_version = max(self._ir_version, model.ir_version)
         for imported in model.opset_import:
             domain = "" if imported.domain == "ai.onnx" else imported.domain
             self._opsets[domain] = max(self._opsets.get(domain, 0), imported.version)
         return [prefix + name for name in outputs]
+
+    def _add_weight(self, tensor: Any) -> None:
+        """Add a weight; large ones only once, because an encoder is called for each fold and for the mirror image."""
+        content = (tensor.data_type, tuple(tensor.dims), hashlib.sha256(tensor.raw_data).digest())
+        if len(tensor.raw_data) < _SHARED_BYTES:
+            self._initializers.append(tensor)
+        elif content in self._shared:
+            self.rename(self._shared[content], tensor.name)
+        else:
+            self._shared[content] = tensor.name
+            self._initializers.append(tensor)
 
     def rename(self, source: str, name: str, kind: str = "") -> None:
         """Give a tensor another name, and another type if one is named."""

@@ -127,7 +127,8 @@ def prepare_study(
         settings = {**settings, "image_size": settings["image_size"] or choose_automatic_size(dataset, notes)}
         if existing is None:  # studies of earlier versions, which had no such check, can be continued
             space = fit_space_to_data(space, options, settings, len(dataset.classes), notes)
-        is_planned = existing is None and options.seconds is not None and options.seconds >= SHORTEST_SECONDS
+        can_measure = existing is None and options.features is None  # step times are measured with random images
+        is_planned = can_measure and options.seconds is not None and options.seconds >= SHORTEST_SECONDS
         with _begin_measuring(space, settings, dataset, options) if is_planned else nullcontext() as step_times:
             images = load_images(dataset, settings, notes, on_progress)
             settings = settle_folds(settings, images.split.n_folds)

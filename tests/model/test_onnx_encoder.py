@@ -1,15 +1,20 @@
 """Encoders in ONNX files: their features, saved models, exports and errors."""
 
+import keras
 import numpy as np
 import onnxruntime
 import pytest
 
+from automl_cxr.architectures import find_backbone
 from automl_cxr.config import TrialConfig
 from automl_cxr.encoder_files import find_encoder, resolve_encoder
 from automl_cxr.errors import ExportError, ImpossibleModelError, TrialError, UsageError
+from automl_cxr.model.backbone_builder import build_backbone
+from automl_cxr.model.backbones import preprocess
 from automl_cxr.model.build import build_model
 from automl_cxr.model.ensemble_model import MemberWeighting, combine_networks
 from automl_cxr.model.export_formats import write_ensemble
+from automl_cxr.model.gradcam import GradCam
 from automl_cxr.model.inference import load_model
 from automl_cxr.model.memory_estimate import measure_size
 from automl_cxr.model.transfer import backbone_on_pixels
@@ -157,3 +162,31 @@ def test_an_encoder_is_not_trained(tmp_path):
     file = write_encoder(tmp_path / "a.onnx")
     with pytest.raises(ImpossibleModelError, match="no gradients and is not trained; received unfreeze=1"):
         config(file, family="transfer", unfreeze=1).refuse_conflicts(3)
+
+
+def test_heat_maps_need_feature_maps_that_the_encoder_returns(tmp_path):
+    maps = build_model(config(write_encoder(tmp_path / "a.onnx", output="maps"), family="transfer"), 3, steps_per_epoch=1)
+    (evidence,) = GradCam(maps).evidence(IMAGES, np.zeros(5, int))
+    weights = maps.get_layer("probabilities").get_weights()[0][:, 0]
+    assert evidence == pytest.approx(expected_maps(IMAGES) @ weights, abs=1e-4)
+    vector = build_model(config(write_encoder(tmp_path / "b.onnx"), family="transfer"), 3, steps_per_epoch=1)
+    for network, layer in ((vector, None), (maps, "scale")):
+        with pytest.raises(UsageError, match=r"an encoder in ONNX has none.* --method shap"):
+            GradCam(network, layer)
+
+
+@pytest.mark.long
+def test_a_native_backbone_and_its_onnx_file_give_the_same_features(tmp_path):
+    native = build_backbone("squeezenet", 64)
+    signature = [keras.InputSpec(shape=(None, 64, 64, 3), dtype="float32", name="image")]
+    native.export(str(tmp_path / "a.onnx"), format="onnx", verbose=False, input_signature=signature)
+    # Of the scaling of Caffe, that of the registry, which is stated in blue, green, red.
+    (tmp_path / "a.toml").write_text("range = [0, 255]\nmean = [103.939, 116.779, 123.68]\n")
+    images = np.random.default_rng(1).integers(0, 256, (4, 64, 64, 1)).astype(np.float32)
+    rgb = keras.Input((64, 64, 3))
+    expected = keras.Model(rgb, native(preprocess(rgb, find_backbone("squeezenet")))).predict_on_batch(
+        images.repeat(3, axis=-1)
+    )
+    encoder = backbone_on_pixels(f"onnx:{tmp_path / 'a.onnx'}", 64)
+    assert encoder.predict_on_batch(images) == pytest.approx(expected, rel=1e-4, abs=1e-4 * float(expected.max()))
+    assert encoder.count_params() == native.count_params()

@@ -258,7 +258,7 @@ class LoadedClassifier:
     """
 
     def __init__(self, classifier: Classifier) -> None:
-        classifier.require_pixels("A prediction of decoded images")
+        classifier.require_pixels("An explanation, or a prediction of pixels,")
         self.classifier = classifier
         self.models = classifier.load_networks()
 

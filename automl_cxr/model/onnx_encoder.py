@@ -17,7 +17,8 @@ from keras import layers, ops
 from automl_cxr.encoder_files import CLASS_TOKEN, MEAN_TOKEN, NCHW, encoder_label, find_encoder
 from automl_cxr.errors import ImpossibleModelError
 from automl_cxr.model.host_calls import call_on_host
-from automl_cxr.model.onnx_graph import OnnxGraph, read_graph, start_session, with_weights
+from automl_cxr.model.onnx_graph import OnnxGraph, read_graph, with_weights
+from automl_cxr.model.onnx_sessions import start_session
 from automl_cxr.weight_files import weight_folders
 
 FEATURES = "features"

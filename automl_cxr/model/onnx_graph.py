@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import functools
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 
 from automl_cxr.encoder_files import LAYOUTS, NCHW, NHWC, EncoderSettings, read_settings
 from automl_cxr.errors import ImpossibleModelError, TrialError
+from automl_cxr.model.onnx_sessions import first_line, import_onnx, measure_output, start_session
 
 _CHANNELS = (1, 3)
 _WEIGHT_TYPES = ("float32", "float16", "float64", "int8", "uint8")
@@ -76,51 +76,9 @@ class OnnxGraph:
 
     def output_shape(self, image_size: int) -> tuple[int, ...]:
         """Return the shape of the output for one image, measured with a black image."""
-        return _measure_output(
+        return measure_output(
             self.file, self.file.stat().st_mtime_ns, self.output, self.input_type, self.input_shape(image_size)
         )
-
-
-def import_onnx() -> tuple[Any, Any]:
-    """Return the libraries onnx and onnxruntime.
-
-    Raises:
-        TrialError: One of them is not installed.
-    """
-    try:
-        import onnx
-        import onnxruntime
-    except ImportError as error:
-        raise TrialError(
-            f"An encoder in an ONNX file needs onnx and onnxruntime; {error.name} is not installed. pip install "
-            "'automl-cxr[encoders]'."
-        ) from error
-    return onnx, onnxruntime
-
-
-def start_session(model: str | bytes) -> Any:
-    """Return an onnxruntime session of a file or of a serialised model, on the best device that this onnxruntime supports.
-
-    Raises:
-        TrialError: onnxruntime cannot load the model.
-    """
-    _, onnxruntime = import_onnx()
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors
-    threads = os.environ.get("OMP_NUM_THREADS", "")  # Ray sets it to the number of cores of a worker
-    if threads.isdecimal():
-        options.intra_op_num_threads = int(threads)
-    try:
-        return onnxruntime.InferenceSession(model, options, providers=onnxruntime.get_available_providers())
-    except Exception as error:  # onnxruntime has a separate exception for each status
-        what = f"the file '{model}'" if isinstance(model, str) else "the saved encoder"
-        raise TrialError(
-            f"onnxruntime must be able to load an encoder; it cannot load {what} ({_first_line(error)})."
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def read_graph(file: Path) -> OnnxGraph:
@@ -139,7 +97,7 @@ def _read_unchanged(file: Path, _changed: int, settings: EncoderSettings) -> Onn
     try:
         model = onnx.load(str(file))
     except Exception as error:  # protocol buffers and files raise exceptions of many types
-        raise TrialError(f"An encoder must be an ONNX file; '{file}' cannot be read ({_first_line(error)}).") from error
+        raise TrialError(f"An encoder must be an ONNX file; '{file}' cannot be read ({first_line(error)}).") from error
     weights = _remove_weights(onnx, model.graph)
     session = start_session(str(file))
     if len(session.get_inputs()) != 1:
@@ -267,18 +225,3 @@ def _output(file: Path, settings: EncoderSettings, names: Sequence[str]) -> str:
             "output in it."
         )
     return settings.output
-
-
-@functools.lru_cache(maxsize=64)
-def _measure_output(file: Path, _changed: int, output: str, input_type: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    session = start_session(str(file))
-    batch = session.get_inputs()[0].shape[0]
-    image = np.zeros((batch if isinstance(batch, int) else 1, *shape), input_type)
-    try:
-        (values,) = session.run([output], {session.get_inputs()[0].name: image})
-    except Exception as error:  # onnxruntime has a separate exception for each status
-        raise ImpossibleModelError(
-            f"The encoder '{file}' must accept images of shape {shape}; onnxruntime refuses them ({_first_line(error)}). Try "
-            "another --image-size, or state layout in its .toml file."
-        ) from error
-    return tuple(values.shape[1:])

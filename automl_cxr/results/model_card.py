@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from automl_cxr.architectures import TABLE
+
 NOT_A_DEVICE = (
     "Not a medical device: it must not be used for clinical decisions. Good scores on a public collection are no evidence of "
     "clinical value."

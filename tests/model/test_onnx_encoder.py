@@ -77,6 +77,16 @@ def test_a_saved_model_contains_the_encoder_and_its_weights_count(family, tmp_pa
     assert load_model(str(tmp_path / "model.keras")).predict_on_batch(PIXELS) == pytest.approx(expected, abs=1e-6)
 
 
+def test_an_encoder_is_a_branch_of_other_networks(tmp_path):
+    name = f"onnx:{write_encoder(tmp_path / 'a.onnx', size=32, output='maps')}"
+    values = {"image_size": 32, "n_dense": 0, "weights": "none", "second_weights": "none"}
+    joined = TrialConfig.from_values({**values, "family": "probe", "probe_layers": f"{name}@features+hog@1"})
+    concat = TrialConfig.from_values({**values, "family": "concat", "backbone": "scratch", "second_backbone": name})
+    images = np.zeros((2, 32, 32, 1), np.float32)
+    for one in (joined, concat):
+        assert build_model(one, 3, steps_per_epoch=1).predict_on_batch(images).sum(axis=1) == pytest.approx([1, 1])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_an_exported_file_contains_encoders_and_other_networks(mirrored, tmp_path):

@@ -29,7 +29,7 @@ def write_encoder(
     nodes = [] if layout == "NCHW" else [helper.make_node("Transpose", ["image"], ["nchw"], perm=[0, 3, 1, 2])]
     source = "image" if layout == "NCHW" else "nchw"
     nodes += [
-        helper.make_node("Conv", [source, "kernel", "bias"], ["convolved"], strides=[2, 2]),
+        helper.make_node("Conv", [source, "kernel", "bias"], ["convolved"], name="convolution", strides=[2, 2]),
         helper.make_node("Relu", ["convolved"], ["maps"]),
         helper.make_node("Reshape", ["maps", "flat"], ["sequence"]),
         helper.make_node("Transpose", ["sequence"], ["tokens"], perm=[0, 2, 1]),

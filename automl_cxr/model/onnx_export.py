@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,19 @@ ConvertToOnnx = Callable[[keras.Model, Path, Sequence[keras.InputSpec], int], No
 """Writes a network to a file, given its inputs and a version of the operators."""
 
 
+@dataclass(frozen=True)
+class _EncoderCall:
+    """A call of an encoder within a network that differs from the others.
+
+    Attributes:
+        encoder: The encoder.
+        position: Number of the first such call, from 0.
+    """
+
+    encoder: OnnxEncoder
+    position: int
+
+
 class _Part(keras.Model):
     """The part of a network before one of the calls of encoders, or the part after all of them.
 
@@ -36,18 +50,20 @@ class _Part(keras.Model):
     Args:
         network: The network, from raw grey pixels (n, h, w, 1).
         position: Number of the call of an encoder whose input is the output of this part; None for the part after all calls,
-            whose inputs are the pixels and the outputs of the calls.
-        on_encoder: Called with the encoder of each call.
+            whose inputs are the pixels and the outputs of the different calls.
+        numbers: For each call, the number of its output among these inputs.
+        on_encoder: Called with the encoder and the input of each call.
     """
 
     def __init__(
         self,
         network: keras.Model,
         position: int | None = None,
-        on_encoder: Callable[[OnnxEncoder], None] = lambda _encoder: None,
+        numbers: Sequence[int] = (),
+        on_encoder: Callable[[OnnxEncoder, Any], None] = lambda _encoder, _source: None,
     ) -> None:
         super().__init__(name="part")
-        self.network, self._position, self._on_encoder = network, position, on_encoder
+        self.network, self._position, self._numbers, self._on_encoder = network, position, tuple(numbers), on_encoder
         self.built = True  # Keras would build it at its first call, which comes after the export
 
     def call(self, inputs: Any) -> Any:
@@ -61,16 +77,16 @@ class _Part(keras.Model):
             if not isinstance(operation, OnnxEncoder):
                 return operation(*args, **kwargs)
             sources.append(args[0])
-            self._on_encoder(operation)
+            self._on_encoder(operation, args[0])
             shape = operation.compute_output_shape(args[0].shape)[1:]
-            return encoded[len(sources) - 1] if encoded else ops.zeros((ops.shape(pixels)[0], *shape))
+            return encoded[self._numbers[len(sources) - 1]] if encoded else ops.zeros((ops.shape(pixels)[0], *shape))
 
         outputs = expand(self.network, {id(self.network.inputs[0]): pixels}, call)
         return outputs if self._position is None else sources[self._position]
 
 
 def write_with_encoders(network: keras.Model, file: Path, convert: ConvertToOnnx) -> None:
-    """Write a network as one ONNX file.
+    """Write a network as one ONNX file. Equal calls of an encoder, such as those of the folds of a trial, are made once.
 
     Args:
         network: A model from raw grey pixels (n, h, w, 1), with encoders.
@@ -83,45 +99,57 @@ def write_with_encoders(network: keras.Model, file: Path, convert: ConvertToOnnx
     import onnx
 
     shape = network.input_shape[1:]
-    encoders = _calls_of_encoders(network, shape)
-    models = [encoder.to_onnx() for encoder in encoders]
+    calls, numbers = _different_calls(network, shape)
+    models = [call.encoder.to_onnx() for call in calls]
     opset = max(map(_opset, models))
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
 
-        def converted(position: int | None, inputs: Mapping[str, Sequence[int]]) -> Any:
+        def converted(part: _Part, inputs: Mapping[str, Sequence[int]]) -> Any:
             path = Path(folder) / "part.onnx"
             specs = [keras.InputSpec(shape=(None, *one), dtype="float32", name=name) for name, one in inputs.items()]
-            convert(_Part(network, position), path, specs, min(opset, _HIGHEST_OPSET))
+            convert(part, path, specs, min(opset, _HIGHEST_OPSET))
             return _at_opset(onnx.load(str(path)), opset)
 
-        before = [converted(position, {PIXELS: shape}) for position in range(len(encoders))]
-        encoded = {f"encoded{number}": encoder.compute_output_shape((1,))[1:] for number, encoder in enumerate(encoders)}
-        after = converted(None, {PIXELS: shape, **encoded})
+        before = [converted(_Part(network, call.position), {PIXELS: shape}) for call in calls]
+        encoded = {f"encoded{number}": call.encoder.compute_output_shape((1,))[1:] for number, call in enumerate(calls)}
+        after = converted(_Part(network, numbers=numbers), {PIXELS: shape, **encoded})
     joined = _Joined(onnx, opset)
-    for number, (encoder, first, model) in enumerate(zip(encoders, before, models, strict=True)):
+    for number, (call, first, model) in enumerate(zip(calls, before, models, strict=True)):
         inner = joined.add(first, f"before{number}_", {PIXELS: PIXELS})
-        source = joined.cast(inner[0], encoder.input_type, f"image{number}")
-        named = joined.add(_at_opset(model, opset), f"encoder{number}_", {_only_input(model): source}, [encoder.output_name])
+        source = joined.cast(inner[0], call.encoder.input_type, f"image{number}")
+        given = {_only_input(model): source}
+        named = joined.add(_at_opset(model, opset), f"encoder{number}_", given, [call.encoder.output_name])
         joined.rename(named[0], f"after_encoded{number}", "float32")
     last = joined.add(after, "after_", {PIXELS: PIXELS})
     onnx.save(joined.finished(shape, after.graph.output, last), str(file))
 
 
-def _calls_of_encoders(network: keras.Model, shape: Sequence[int]) -> list[OnnxEncoder]:
-    """Return the encoder of each call, in their order.
+def _different_calls(network: keras.Model, shape: Sequence[int]) -> tuple[list[_EncoderCall], list[int]]:
+    """Return the different calls of encoders, and for each call of the network the number of the equal one among them.
+
+    Two calls are equal if their encoders are equal, and their inputs for a random image.
 
     Raises:
         ExportError: An encoder takes a fixed number of images only.
     """
-    encoders: list[OnnxEncoder] = []
-    _Part(network, on_encoder=encoders.append)(np.zeros((1, *shape), np.float32))
-    for encoder in encoders:
+    keys: list[str] = []
+    calls: dict[str, _EncoderCall] = {}
+
+    def record(encoder: OnnxEncoder, source: Any) -> None:
+        graph = encoder.to_onnx().SerializeToString(deterministic=True)
+        content = hashlib.sha256(graph + f" {encoder.output_name} ".encode() + ops.convert_to_numpy(source).tobytes())
+        keys.append(content.hexdigest())
+        calls.setdefault(keys[-1], _EncoderCall(encoder, len(keys) - 1))
+
+    image = np.random.default_rng(0).integers(0, 256, (1, *shape)).astype(np.float32)
+    _Part(network, on_encoder=record)(image)
+    for encoder in (call.encoder for call in calls.values()):
         if encoder.batch is not None:
             raise ExportError(
                 f"An exported file takes any number of images; the encoder '{encoder.name}' takes {encoder.batch} at once. "
                 "Export the encoder with a dynamic batch axis, and search with it again."
             )
-    return encoders
+    return list(calls.values()), [list(calls).index(key) for key in keys]
 
 
 class _Joined:

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
@@ -102,8 +103,18 @@ def test_an_exported_file_contains_encoders_and_other_networks(mirrored, tmp_pat
     assert [one.name for one in session.get_inputs()] == ["pixels"]
     (probabilities,) = session.run(None, {"pixels": PIXELS})
     assert probabilities == pytest.approx(expected, abs=1e-5)
+    nodes = onnx.load(str(tmp_path / "all.onnx")).graph.node
+    # The image and its mirror image are encoded once by each of the encoders, of which the second needs both in either case.
+    assert sum(node.op_type == "Conv" and node.name.startswith("encoder") for node in nodes) == (4 if mirrored else 3)
     with pytest.raises(ExportError, match="--format onnx; received --format keras for a, b"):
         write_ensemble(networks, vote, tmp_path / "all.keras", file_format="keras", **options)
+
+
+def test_an_encoder_with_a_fixed_number_of_images_is_not_exported(tmp_path):
+    network = build_model(config(write_encoder(tmp_path / "a.onnx", batch=2), family="transfer"), 3, steps_per_epoch=1)
+    vote = MemberWeighting(np.eye(3)[None])
+    with pytest.raises(ExportError, match=r"^An exported file takes any number of images; .* takes 2 at once"):
+        write_ensemble([network], vote, tmp_path / "b.onnx", file_format="onnx", names=["a"], facts={})
 
 
 def test_the_file_and_its_settings_must_not_change(tmp_path):

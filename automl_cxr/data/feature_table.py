@@ -21,6 +21,8 @@ from automl_cxr.errors import DataError
 from automl_cxr.io import atomic_write, sha256_of_file
 
 _HOW = "Write it with numpy.savez(FILE, ids=ids, features=features): ids, text (n,), and features, numbers (n, d)."
+TABLES_NAME = "feature_tables"
+"""Folder of the selected rows in the cache folder."""
 _N_NAMED = 3  # images in a message
 
 
@@ -142,7 +144,7 @@ def open_recorded_table(path: str | os.PathLike[str], digest: str) -> FeatureTab
 def save_rows(values: np.ndarray) -> Path:
     """Write the features of a study's images, float32 (n, d), to a .npy file in the cache, named by its content."""
     content = hashlib.sha256(f"{values.shape}".encode() + np.ascontiguousarray(values).tobytes()).hexdigest()
-    path = cache_folder().absolute() / "feature_tables" / f"{content}.npy"
+    path = cache_folder().absolute() / TABLES_NAME / f"{content}.npy"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as file:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from automl_cxr.data.cache_listing import clear_cache, list_cache_entries
 from automl_cxr.data.feature_table import open_recorded_table, read_feature_table, save_rows
 from automl_cxr.errors import DataError
 
@@ -78,7 +79,12 @@ def test_the_table_of_a_study_must_not_change(tmp_path):
         open_recorded_table(file, digest)
 
 
-def test_saved_rows_are_named_by_their_content():
+def test_saved_rows_are_named_by_their_content_and_are_part_of_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("AUTOML_CXR_CACHE", str(tmp_path))
     first, second = save_rows(VALUES.astype(np.float32)), save_rows(VALUES.astype(np.float32) + 1)
     assert first != second
     assert np.load(first).tolist() == VALUES.tolist()
+    listed = [(entry.kind, entry.what, entry.n_images) for entry in list_cache_entries(tmp_path)]
+    assert listed == [("features", "rows of a table, 2 features", 3)] * 2
+    assert clear_cache(tmp_path) == 2 * (128 + 4 * VALUES.size)  # with the header of the file
+    assert not first.exists()

@@ -73,7 +73,7 @@ def test_probes_and_heads_learn_from_the_table(study, table, phantoms, tmp_path)
     assert api.predict(api.open_classifier(ensemble.folder), images, features=table)[0].shape == predicted.shape
     with pytest.raises(UsageError, match="needs a network that takes images"):
         study.explain(what=0)
-    assert verify_study(study._store, 2).is_sound
+    assert verify_study(study._store).is_sound
 
 
 @pytest.mark.slow

@@ -1,7 +1,8 @@
 """The registry of network families and of published backbones, as plain data that is read without loading Keras.
 
-A new backbone is a row of ``_BACKBONES``; a new family is a row of ``_FAMILIES`` and the function that builds it. Functions are
-named as "module:function", so that the command line and the search driver can list them without importing Keras.
+A new backbone is a row of ``_BACKBONES``; an encoder in an ONNX file has a row, too (``find_backbone``). A new family is a row
+of ``_FAMILIES`` and the function that builds it. Functions are named as "module:function", so that the command line and the
+search driver can list them without importing Keras.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from automl_cxr.encoder_files import encoder_label, is_encoder
 from automl_cxr.errors import UnknownNameError, UsageError
 
+TABLE = "features"
+"""Backbone of networks whose input is a row of a table of features; also its only splice point."""
 NONE, IMAGENET, CHEXNET = NAMED_WEIGHTS = ("none", "imagenet", "chexnet")  # all other weights are paths of files
 
 
@@ -100,6 +104,11 @@ class Backbone:
     has_weights: bool = True
     has_positions: bool = True
 
+    @property
+    def label(self) -> str:
+        """Its name without special characters, for layers and tables."""
+        return encoder_label(self.name) if is_encoder(self.name) else self.name
+
 
 def load_function(reference: str) -> Callable[..., Any]:
     """Import the function that a reference "module:function" names."""
@@ -109,14 +118,43 @@ def load_function(reference: str) -> Callable[..., Any]:
 
 
 def find_backbone(name: str) -> Backbone:
-    """Look up a backbone.
+    """Look up a backbone, or return the row of an encoder "onnx:FILE", whose file is not opened, or of a table of features.
 
     Raises:
         UnknownNameError: No backbone has this name.
     """
+    if is_encoder(name):
+        return _encoder(name)
+    if name == TABLE:
+        return _TABLE_ROW
     if name not in BACKBONES:
-        raise UnknownNameError("backbone", name, BACKBONES)
+        raise UnknownNameError("backbone", name, BACKBONES, hint="An encoder in an ONNX file is named onnx:FILE.")
     return BACKBONES[name]
+
+
+def _encoder(name: str) -> Backbone:
+    """Return the row of an encoder: its weights are in its file, and its preprocessing is part of its network."""
+    return Backbone(
+        name=name,
+        constructor="automl_cxr.model.onnx_encoder:encoder_network",
+        preprocessing=None,
+        smallest_image=1,
+        splice_points=(TABLE,),
+        has_download=False,
+        has_weights=False,
+    )
+
+
+_TABLE_ROW = Backbone(
+    name=TABLE,
+    constructor="automl_cxr.model.table_input:table_network",
+    preprocessing=None,
+    smallest_image=1,
+    splice_points=(TABLE,),
+    has_download=False,
+    has_weights=False,
+    has_positions=False,
+)
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,13 @@ from automl_cxr.architectures import (
     FAMILIES,
     NAMED_WEIGHTS,
     NONE,
+    TABLE,
     BackboneLayer,
     find_backbone,
     parse_backbone_layers,
 )
 from automl_cxr.conv_spec import parse_conv_spec
+from automl_cxr.encoder_files import is_encoder
 from automl_cxr.errors import ImpossibleModelError, UnknownNameError, UsageError
 from automl_cxr.tasks import MULTICLASS, MULTILABEL, TASKS
 from automl_cxr.text_records import parse_json_object
@@ -104,6 +106,11 @@ def _layers_rule(value: Any) -> str | None:
     return None
 
 
+def _backbone_rule(value: Any) -> str | None:
+    is_known = value in (*BACKBONES, SCRATCH, TABLE) or is_encoder(value)
+    return None if is_known else f"must be one of {', '.join(BACKBONES)}, {SCRATCH}, or onnx:FILE"
+
+
 def _conv_spec_rule(value: Any) -> str | None:
     if value:
         parse_conv_spec(value)  # raises a UsageError that contains the invalid word
@@ -151,6 +158,7 @@ def _parse_uncertain_targets(text: str) -> list[tuple[float, float] | None]:
     return ranges
 
 
+_NEED_PIXELS = ("augmentation", "views", "resizer", "otsu", "downsample", "unfreeze", "unfreeze_from", "probe_mirrored")
 _GRADIENT_FAMILIES = tuple(name for name, family in FAMILIES.items() if family.has_gradient_steps)
 
 
@@ -201,6 +209,9 @@ _PROBE_WITH_POSITIONS = _PROBE.under(
 )
 _PRETRAINED = UsedBy(tuple(name for name, family in FAMILIES.items() if family.n_branches > 0))
 _CONCAT = UsedBy(("concat",))
+_WITH_TABLE = UsedBy(("transfer", "probe")).under(
+    f"if the backbone is {TABLE}", "backbone", "probe_layers", holds=lambda c: c.takes_features
+)
 _WITH_WEIGHTS = UsedBy((*_PRETRAINED.families, "probe"))
 _STACK_CONDITION = "in concat only if a branch is scratch"
 _STACK = UsedBy(("scratch", "concat"), _STACK_CONDITION, ("backbone", "second_backbone"), _has_stack)
@@ -250,6 +261,11 @@ class BranchConfig(NamedTuple):
     weights: str
 
     @property
+    def label(self) -> str:
+        """A short name of the backbone for tables: without the path of an encoder."""
+        return self.backbone if self.backbone == SCRATCH else find_backbone(self.backbone).label
+
+    @property
     def is_pretrained(self) -> bool:
         """Whether training starts with it frozen: a published network, or a convolution stack with weights from a file."""
         return self.backbone != SCRATCH or self.weights not in NAMED_WEIGHTS
@@ -296,6 +312,13 @@ class TrialConfig:
         'How an image becomes a square: "stretch" changes its aspect ratio, "pad" adds black borders at the short '
         'side, "crop" keeps the centre.',
         used_by=_EVERY,
+    )
+    n_features: int = _hyperparameter(
+        0,
+        _within(0, 1e6),
+        "architecture",
+        "Number of columns of the table of features that the images are replaced by. A study sets it from its table.",
+        used_by=_WITH_TABLE,
     )
     input_channels: int = _hyperparameter(
         1,
@@ -402,10 +425,10 @@ class TrialConfig:
 
     backbone: str = _hyperparameter(
         "densenet121",
-        _one_of(*BACKBONES, SCRATCH),
+        _backbone_rule,
         "architecture",
-        'The published network. In concat, "scratch" is possible too: a convolution stack that layers, or n_blocks '
-        "to block_dropout, describe.",
+        "The published network, or onnx:FILE, an encoder in an ONNX file, which is not trained. In concat, "
+        '"scratch" is possible too: a convolution stack that layers, or n_blocks to block_dropout, describe.',
         used_by=_PRETRAINED,
     )
     cut: str = _hyperparameter(
@@ -427,7 +450,7 @@ class TrialConfig:
     )
     second_backbone: str = _hyperparameter(
         SCRATCH,
-        _one_of(*BACKBONES, SCRATCH),
+        _backbone_rule,
         "architecture",
         "The network of the second branch; see backbone.",
         used_by=_CONCAT,
@@ -928,9 +951,15 @@ class TrialConfig:
         """Refuse values that are not possible for the task or for the number of classes or findings.
 
         Raises:
-            ImpossibleModelError: The loss or the treatment of imbalance does not exist for the task, or ``focal_alpha`` or
-                ``uncertain_targets`` is used and has another number of entries.
+            ImpossibleModelError: The loss or the treatment of imbalance does not exist for the task, ``focal_alpha`` or
+                ``uncertain_targets`` is used and has another number of entries, or layers of an encoder would be trained.
         """
+        self._refuse_pixels()
+        if self.reads("unfreeze") and (self.unfreeze or self.unfreeze_from) and self._has_only_encoders:
+            raise ImpossibleModelError(
+                "An encoder in an ONNX file has no gradients and is not trained; received "
+                f"unfreeze={self.unfreeze}, unfreeze_from='{self.unfreeze_from}'. Use unfreeze=0."
+            )
         if self.loss == ASYMMETRIC and not self.is_multilabel:
             raise ImpossibleModelError(
                 f"loss={ASYMMETRIC} needs several findings; received task={self.task}. Use loss=ce or loss=focal."
@@ -944,6 +973,41 @@ class TrialConfig:
             self.focal_alphas(n_classes)
         if self.reads("uncertain_targets"):
             self.uncertain_ranges(n_classes)
+
+    def _refuse_pixels(self) -> None:
+        """Refuse values that need pixels if the input is a row of a table of features.
+
+        Raises:
+            ImpossibleModelError: There is such a value, or another backbone.
+        """
+        names = {branch.backbone for branch in self.branches}
+        if TABLE not in names:
+            return
+        if len(names) > 1 or self.family == "concat":
+            raise ImpossibleModelError(
+                f"A network with the table of features takes no images; received {', '.join(sorted(names))} in family "
+                f"{self.family}. Use backbone={TABLE} in family transfer, or probe_layers={TABLE}@{TABLE}."
+            )
+        changed = [name for name in _NEED_PIXELS if self.reads(name) and getattr(self, name) != getattr(TrialConfig, name)]
+        if changed:
+            raise ImpossibleModelError(
+                f"Hyperparameters of images and of their network have no effect on a table of features; received "
+                f"{', '.join(f'{name}={getattr(self, name)}' for name in changed)}. Omit them."
+            )
+
+    @property
+    def takes_features(self) -> bool:
+        """Whether the input of the network is a row of a table of features instead of an image."""
+        return any(branch.backbone == TABLE for branch in self.branches)
+
+    @property
+    def input_size(self) -> int:
+        """Height and width of the input images in pixels, or the number of features."""
+        return self.n_features if self.takes_features else self.image_size
+
+    @property
+    def _has_only_encoders(self) -> bool:
+        return all(is_encoder(branch.backbone) for branch in self.branches)
 
     @property
     def frozen_epochs(self) -> int:
@@ -978,7 +1042,7 @@ class TrialConfig:
     @property
     def kind(self) -> str:
         """The family, with the names of the backbones. Networks of different kinds make different errors."""
-        return "+".join([self.family, *sorted(branch.backbone for branch in self.branches)])
+        return "+".join([self.family, *sorted(branch.label for branch in self.branches)])
 
     @property
     def probed(self) -> tuple[BackboneLayer, ...]:

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "automl_cxr"
 # Packages and modules of each layer, from the bottom up; a module imports lower layers and its own package only.
 LAYERS = (
     {"errors", "io", "cache_folder", "prefetch", "table_files", "tasks", "terminal", "text_records", "version"},
-    {"csv_io", "file_copies", "hardware", "conv_spec", "optuna_private"},
+    {"csv_io", "encoder_files", "file_copies", "hardware", "conv_spec", "optuna_private"},
     {"architectures"},
     {"data", "scoring", "config", "records", "weight_files"},
     {"storage", "engine", "choices", "input_sizes"},
@@ -32,9 +32,9 @@ LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in name
 # Where each heavy library may be imported.
 IMPORTING_MODULES = {
     "keras": ("model/", "training/"),
-    "tensorflow": ("model/devices.py", "model/export_check.py", "model/gradients.py"),
-    "jax": ("model/compilation_cache.py", "model/devices.py", "model/gradients.py"),
-    "torch": ("model/devices.py", "model/gradients.py"),
+    "tensorflow": ("model/devices.py", "model/export_check.py", "model/gradients.py", "model/host_calls.py"),
+    "jax": ("model/compilation_cache.py", "model/devices.py", "model/gradients.py", "model/host_calls.py"),
+    "torch": ("model/devices.py", "model/gradients.py", "model/host_calls.py"),
     "ray": ("engine/ray_execution.py", "engine/file_transfer.py"),
     "optuna": (
         "optuna_private.py",

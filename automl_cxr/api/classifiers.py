@@ -13,6 +13,7 @@ import pandas as pd
 
 from automl_cxr.api.locations import locate, open_study
 from automl_cxr.data.dataset import load_image_paths
+from automl_cxr.data.feature_table import read_feature_table
 from automl_cxr.errors import StudyError, UsageError
 from automl_cxr.results import ensembles, sealed_images
 from automl_cxr.results.abstention import add_sets, calibrate_classifier, describe_sets
@@ -93,6 +94,7 @@ def predict(
     paths: Sequence[str | Path],
     *,
     abstain: float | None = None,
+    features: str | Path | None = None,
     runs: str | Path | None = None,
     storage: str | None = None,
     on_progress: OnProgress | None = None,
@@ -104,6 +106,8 @@ def predict(
         paths: Image files and folders.
         abstain: Stated coverage of conformal sets, between 0 and 1, by which the classifier abstains; see
             ``results.abstention.add_sets`` for the columns. [default: a decision for each image]
+        features: Table of features of the images, for a classifier that takes features instead of images. Its ids are the
+            paths relative to the current folder, absolute paths, or file names.
         runs: Folder that contains the files of all studies. [default: that of the classifier]
         storage: Optuna storage URL of its study; see ``open_study``.
         on_progress: Called with the number of predicted images and of all images.
@@ -117,9 +121,13 @@ def predict(
 
     Raises:
         TrialError: A model file is damaged.
-        UsageError: The coverage is out of range, or the classifier averages over the mirrored view.
+        UsageError: The coverage is out of range, the classifier averages over the mirrored view, or it takes features and no
+            table was given.
+        DataError: The table of features is unusable, or has no row for an image.
     """
     sets = None if abstain is None else calibrate_classifier(classifier, abstain)
+    if features is not None:
+        classifier = classifier.with_features(read_feature_table(features), Path.cwd())
     files, problems = load_image_paths(paths)
     probabilities, unreadable = classifier.predict(files, on_progress=on_progress)
     readable = [str(path) for position, path in enumerate(files) if position not in unreadable]

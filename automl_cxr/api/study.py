@@ -248,6 +248,7 @@ class Study:
         *,
         part: str | None = None,
         data: str | None = None,
+        features: str | None = None,
         external: str | Path | None = None,
         class_map: Mapping[str, str] | str | Path | None = None,
         abstain: float = DEFAULT_COVERAGE,
@@ -261,6 +262,7 @@ class Study:
             what: Number of a trial, an ensemble or its folder, or a classifier. [default: the recommended one]
             part: "test", "valid" or "train". [default: "test"]
             data: Folder or table of the images, if they were moved.
+            features: Table of features of the study, if it was moved.
             external: Folder or table of labelled images from another site, instead of a part.
             class_map: The study's class by the site's class, as for ``leaderboard``.
             abstain: Stated coverage of the conformal sets whose coverage is measured on the test part or the site.
@@ -279,7 +281,8 @@ class Study:
         if sites:
             evaluation = evaluate_site(self._store, classifier, sites[0], on_progress=on_progress)
         else:
-            evaluation = evaluate(self._store, classifier, part=part or "test", data=data, on_progress=on_progress)
+            part = part or "test"
+            evaluation = evaluate(self._store, classifier, part=part, data=data, features=features, on_progress=on_progress)
         return with_set_coverage(evaluation, classifier, abstain)
 
     def _open(self, what: int | BuiltEnsemble | Classifier | str | Path | None) -> Classifier:

@@ -89,6 +89,7 @@ def importance(study: str, evaluator: str, runs: str | None, storage: str | None
     help="Stated coverage of the conformal sets whose coverage is measured on the test part or the site.",
 )
 @moved_data_option
+@click.option("--features", metavar="FILE", help="Table of features of the study, if it was moved.")
 @location_options
 @json_option
 @debug_option
@@ -101,6 +102,7 @@ def evaluate(
     mirrored: bool,
     abstain: float,
     data: str | None,
+    features: str | None,
     runs: str | None,
     storage: str | None,
     as_json: bool,
@@ -118,6 +120,7 @@ def evaluate(
             classifier,
             part=part,
             data=data,
+            features=features,
             external=external,
             class_map=class_map,
             abstain=abstain,
@@ -211,6 +214,11 @@ def _print_evaluation(study: str, result: Any) -> None:
     help="Decide only where the conformal set with this coverage of each class, such as 0.9, has one class. "
     " [default: a decision for each image]",
 )
+@click.option(
+    "--features",
+    metavar="FILE",
+    help="Table of features of the images, for a study with a table of features: an npz file with ids and features.",
+)
 @trial_option
 @mirrored_option
 @location_options
@@ -221,6 +229,7 @@ def predict(
     paths: tuple[str, ...],
     out: Path | None,
     abstain: float | None,
+    features: str | None,
     trial: int | None,
     mirrored: bool,
     runs: str | None,
@@ -241,7 +250,9 @@ def predict(
     check_out(out)
     classifier = open_target(target, trial=trial, runs=runs, storage=storage, mirrored=mirrored)
     with progress_bar("predicting") as on_progress:
-        table, problems = api.predict(classifier, paths, abstain=abstain, runs=runs, storage=storage, on_progress=on_progress)
+        table, problems = api.predict(
+            classifier, paths, abstain=abstain, features=features, runs=runs, storage=storage, on_progress=on_progress
+        )
     for note in table.attrs["notes"]:
         print_message(note)
     for path, reason in problems.items():

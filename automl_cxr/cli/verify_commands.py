@@ -101,9 +101,7 @@ def _print_verification(result: Verification) -> None:
             "trial": check.trial,
             "score": f"{check.score:.6f}",
             "rescored": "" if check.rescored is None else f"{check.rescored:.6f}",
-            "model differs by": "no model stored"
-            if check.predictions_differ_by is None
-            else f"{check.predictions_differ_by:.2g}",
+            "model differs by": "not compared" if check.predictions_differ_by is None else f"{check.predictions_differ_by:.2g}",
             "verdict": "WRONG" if check.problems else "sound",
         }
         for check in result.trials

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from automl_cxr.cache_folder import cache_folder
 from automl_cxr.data.feature_cache import FeatureCache
+from automl_cxr.data.feature_table import TABLES_NAME
 from automl_cxr.data.image_space import list_stores, remove_store
 from automl_cxr.data.npy_io import map_array
 from automl_cxr.file_copies import FileCopies
@@ -41,7 +42,7 @@ def list_cache_entries(folder: Path | None = None) -> list[CacheListing]:
         for entry in FeatureCache(folder).entries()
     ]
     folder = folder or cache_folder()
-    entries = [*_decoded_entries(folder), *features, *_copies(folder), *_compiled_entries(folder)]
+    entries = [*_decoded_entries(folder), *features, *_tables(folder), *_copies(folder), *_compiled_entries(folder)]
     return sorted(entries, key=lambda entry: entry.last_used, reverse=True)
 
 
@@ -53,6 +54,8 @@ def clear_cache(folder: Path | None = None) -> int:
     FileCopies(folder).clear()
     for entry in (folder / "compiled").glob("*"):
         shutil.rmtree(entry, ignore_errors=True)
+    for file in (folder / TABLES_NAME).glob("*.npy"):
+        file.unlink(missing_ok=True)
     for usage in list_stores(folder / "decoded"):
         remove_store(usage.store)
     return before - sum(entry.n_bytes for entry in list_cache_entries(folder))
@@ -62,6 +65,15 @@ def _decoded_entries(folder: Path) -> Iterator[CacheListing]:
     for usage in list_stores(folder / "decoded"):
         what = f"decoded, {usage.store.image_size} pixels, {usage.fit}"
         yield CacheListing("images", what, usage.n_images, usage.n_bytes, usage.last_used)
+
+
+def _tables(folder: Path) -> Iterator[CacheListing]:
+    for file in (folder / TABLES_NAME).glob("*.npy"):
+        with contextlib.suppress(OSError, ValueError):  # another process is removing the file
+            n_images, n_features = map_array(file).shape
+            state = file.stat()
+            what = f"rows of a table, {n_features} features"
+            yield CacheListing("features", what, n_images, state.st_size, max(state.st_atime, state.st_mtime))
 
 
 def _copies(folder: Path | None) -> Iterator[CacheListing]:

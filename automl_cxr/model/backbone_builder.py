@@ -9,9 +9,11 @@ import keras
 from keras import layers
 
 from automl_cxr.architectures import Backbone, find_backbone
+from automl_cxr.encoder_files import is_encoder
 from automl_cxr.errors import ImpossibleModelError
 from automl_cxr.input_sizes import refuse_small_for_backbone
 from automl_cxr.model.backbones import build_full_network
+from automl_cxr.model.onnx_encoder import encoder_network
 from automl_cxr.model.weights import load_pretrained
 
 
@@ -27,7 +29,7 @@ def build_backbone(
     """Build a published network up to a layer, without the layers after it.
 
     Args:
-        name: Name of the backbone.
+        name: Name of the backbone, or of an encoder in an ONNX file.
         image_size: Height and width of its input in pixels.
         cut: Last layer: its name, the number of a splice point from 1, or "" for the whole backbone.
         weights: "none" (random), "imagenet", "chexnet" or a file (``weights.find_weights``) with the weights of the whole
@@ -46,8 +48,9 @@ def build_backbone(
     """
     backbone = find_backbone(name)
     refuse_small_for_backbone(name, image_size)
-    whole = build_full_network(backbone, image_size)
-    cut_network = keras.Model(whole.input, _output_of(whole, backbone, cut), name=layer_name or name)
+    is_file = is_encoder(name)
+    whole = encoder_network(name, image_size, weights_folder) if is_file else build_full_network(backbone, image_size)
+    cut_network = keras.Model(whole.input, _output_of(whole, backbone, cut), name=layer_name or backbone.label)
     load_pretrained(whole, backbone, weights, weights_folder, cut=cut_network)
     return cut_network
 

@@ -13,6 +13,7 @@ import keras
 
 from automl_cxr.architectures import FAMILIES, NAMED_WEIGHTS, find_backbone, load_function
 from automl_cxr.config import SCRATCH, BranchConfig, TrialConfig
+from automl_cxr.encoder_files import find_encoder, is_encoder
 from automl_cxr.io import sha256_of_file
 from automl_cxr.model.batchnorm import adapt_momentum
 from automl_cxr.model.devices import configure_backend, data_parallel
@@ -20,7 +21,7 @@ from automl_cxr.model.freezing import set_phase
 from automl_cxr.model.keras_private import restart_layer_numbers
 from automl_cxr.model.precision import resolved_precision
 from automl_cxr.model.weights import digest_weights
-from automl_cxr.weight_files import find_file
+from automl_cxr.weight_files import find_file, weight_folders
 
 
 def build_model(
@@ -111,6 +112,8 @@ def digest_pretrained(config: TrialConfig, weights_folder: Path | None) -> list[
 
 
 def _digest(branch: BranchConfig, weights_folder: Path | None) -> str:
+    if is_encoder(branch.backbone):
+        return sha256_of_file(find_encoder(branch.backbone, weight_folders(weights_folder)))
     if branch.backbone != SCRATCH:
         return digest_weights(find_backbone(branch.backbone), branch.weights, weights_folder)
     return "" if branch.weights in NAMED_WEIGHTS else sha256_of_file(find_file(branch.weights, weights_folder))

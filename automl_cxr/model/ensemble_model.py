@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+_N_PIXEL_AXES = 4
 _MIN_PROBABILITY = 1e-6  # lower bound before a logarithm; the combiner was fitted with the same bound
 
 
@@ -52,15 +53,16 @@ def combine_networks(networks: Sequence[keras.Model], vote: MemberWeighting, *, 
         mirrored: Whether the probabilities of each network are averaged over an image and its mirror image.
 
     Returns:
-        A model from (n, h, w, 1) to probabilities, float32 (n, k); for classes, each row sums to 1. With thresholds, to a list
-        of two outputs: the probabilities, and the decisions, int32 (n, n_decided), 1 if the probability reaches the threshold.
+        A model from pixels (n, h, w, 1), or from features (n, d), to probabilities, float32 (n, k); for classes, each row sums
+        to 1. With thresholds, to a list of two outputs: the probabilities, and the decisions, int32 (n, n_decided), 1 if the
+        probability reaches the threshold.
     """
-    pixels = keras.Input(networks[0].input_shape[1:], name="pixels")
+    pixels, x = _common_input(networks[0])
     probabilities = []
     for number in vote.voters:
         network = keras.Model(networks[number].input, networks[number].output, name=f"member_{number + 1}")
-        of_image = network(pixels)
-        probabilities.append((of_image + network(ops.flip(pixels, axis=2))) / 2 if mirrored else of_image)
+        of_image = network(x)
+        probabilities.append((of_image + network(ops.flip(x, axis=2))) / 2 if mirrored else of_image)
     x = layers.Concatenate(name="members", dtype="float32")(probabilities) if len(probabilities) > 1 else probabilities[0]
     if vote.bias is not None:
         x = _log_odds(x) if vote.is_multilabel else ops.log(ops.maximum(x, _MIN_PROBABILITY))
@@ -85,6 +87,15 @@ def _of_classes(votes: keras.KerasTensor, vote: MemberWeighting) -> keras.KerasT
 def _of_findings(votes: keras.KerasTensor, vote: MemberWeighting) -> keras.KerasTensor:
     probabilities = votes if vote.bias is None else ops.sigmoid(votes)
     return probabilities if vote.temperature == 1 else ops.sigmoid(_log_odds(probabilities) / vote.temperature)
+
+
+def _common_input(network: keras.Model) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    """Return the input of an ensemble, pixels (n, h, w, 1) or features (n, d), and the input of its networks."""
+    if len(network.input_shape) == _N_PIXEL_AXES:
+        pixels = keras.Input(network.input_shape[1:], name="pixels")
+        return pixels, pixels
+    features = keras.Input((network.input_shape[1],), name="features")
+    return features, layers.Reshape((network.input_shape[1], 1), name="rows")(features)
 
 
 def _with_temperature(probabilities: keras.KerasTensor, temperature: float) -> keras.KerasTensor:

@@ -27,7 +27,8 @@ def _open_onnx(file: str) -> _Predict:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    return lambda pixels: session.run(None, {"pixels": pixels})
+    name = session.get_inputs()[0].name  # "pixels" or "features"
+    return lambda inputs: session.run(None, {name: inputs})
 
 
 def _open_tflite(file: str) -> _Predict:

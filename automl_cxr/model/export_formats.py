@@ -8,6 +8,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -15,6 +16,8 @@ from automl_cxr.errors import ExportError
 from automl_cxr.io import is_disk_full
 from automl_cxr.model import captured_native_stderr
 from automl_cxr.model.ensemble_model import MemberWeighting, combine_networks
+from automl_cxr.model.onnx_encoder import contains_encoder
+from automl_cxr.model.onnx_export import write_with_encoders
 from automl_cxr.model.precision import in_float32
 
 _KERAS_NAMES = {"onnx": "onnx", "tflite": "litert", "savedmodel": "tf_saved_model"}
@@ -47,12 +50,20 @@ def write_ensemble(
         OSError: The file cannot be written.
     """
     networks = [in_float32(network) for network in networks]  # no other format supports networks in mixed precision
+    encoded = [name for network, name in zip(networks, names, strict=True) if contains_encoder(network)]
+    if encoded and file_format != "onnx":
+        raise ExportError(
+            f"A network with an encoder in ONNX is exported with --format onnx; received --format {file_format} for "
+            f"{', '.join(encoded)}. Pass --format onnx."
+        )
     if file_format == "keras":
         combine_networks(networks, vote, mirrored=mirrored).save(file)
         return
     _check_backend(file_format)
     try:
-        _convert(combine_networks(networks, vote, mirrored=mirrored), file, file_format)
+        _write(combine_networks(networks, vote, mirrored=mirrored), file, file_format)
+    except ExportError:
+        raise
     except Exception as error:
         if is_disk_full(error):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file)) from error
@@ -77,21 +88,41 @@ def _check_backend(file_format: str) -> None:
             raise ExportError("--format onnx needs tf2onnx; it is not installed. pip install 'automl-cxr[onnx]'.") from error
 
 
+def _write(model: keras.Model, file: Path, file_format: str) -> None:
+    if not contains_encoder(model):
+        _convert(model, file, file_format)
+        return
+
+    def convert(part: keras.Model, path: Path, inputs: Sequence[keras.InputSpec], opset: int) -> None:
+        signature = list(inputs) if len(inputs) == 1 else [list(inputs)]
+        _convert_inputs(part, path, "onnx", signature, opset_version=opset)
+
+    write_with_encoders(model, file, convert)
+    _check_onnx(file)
+
+
+def _check_onnx(file: Path) -> None:
+    import onnx
+
+    onnx.checker.check_model(str(file), full_check=True)
+
+
 def _convert(model: keras.Model, file: Path, file_format: str) -> None:
-    signature = [keras.InputSpec(shape=(None, *model.input_shape[1:]), dtype="float32", name="pixels")]
+    signature = [keras.InputSpec(shape=(None, *model.input_shape[1:]), dtype="float32", name=model.inputs[0].name)]
+    _convert_inputs(model, file, file_format, signature)
+
+
+def _convert_inputs(model: keras.Model, file: Path, file_format: str, signature: list[Any], **options: Any) -> None:
     with warnings.catch_warnings(), captured_native_stderr(), _quiet("tf2onnx", "absl", "tensorflow"):
         warnings.simplefilter("ignore")  # the converters warn about NumPy and about names
-        model.export(file, format=_KERAS_NAMES[file_format], input_signature=signature, verbose=False)
+        model.export(file, format=_KERAS_NAMES[file_format], input_signature=signature, verbose=False, **options)
     if file_format == "onnx":
-        import onnx
-
-        # tf2onnx writes unsupported operations as they are and only logs them.
-        onnx.checker.check_model(str(file), full_check=True)
+        _check_onnx(file)  # tf2onnx writes unsupported operations as they are and only logs them
 
 
 def _fails_alone(network: keras.Model, file: Path, file_format: str) -> bool:
     try:
-        _convert(network, file.with_name(f"alone{file.suffix}"), file_format)
+        _write(network, file.with_name(f"alone{file.suffix}"), file_format)
     except Exception:  # noqa: BLE001 - the converters raise exceptions of many types
         return True
     return False

@@ -9,6 +9,7 @@ from keras import layers
 
 from automl_cxr.model.graph import output_of
 from automl_cxr.model.keras_private import constant_arguments
+from automl_cxr.model.onnx_encoder import OnnxEncoder
 
 _MULTIPLYING = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D, layers.Dense)
 _MULTIPLYING_OPERATIONS = ("Conv", "Matmul")  # keras.ops.conv and keras.ops.matmul
@@ -23,6 +24,8 @@ def count_multiply_adds(operation: keras.Operation) -> int:
     """
     if isinstance(operation, keras.Model):
         return sum(count_multiply_adds(inner) for inner in operation.operations)
+    if isinstance(operation, OnnxEncoder):
+        return operation.multiply_adds
     if isinstance(operation, _MULTIPLYING):
         return _count(operation, [weight.shape for weight in operation.weights if len(weight.shape) > 1])
     if type(operation).__name__ in _MULTIPLYING_OPERATIONS:

@@ -18,9 +18,11 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from automl_cxr.errors import UsageError
 from automl_cxr.model.feature_maps import FeatureMapLayer, find_feature_map_layer, last_feature_map_layers
 from automl_cxr.model.gradients import gradients
 from automl_cxr.model.graph import output_of, replay
+from automl_cxr.model.onnx_encoder import FEATURES, contains_encoder
 
 _OUTPUT_ACTIVATIONS = (keras.activations.softmax, keras.activations.sigmoid)
 _MIN_SIDE = 56  # positions on a side of a heat map; finer feature maps keep their own resolution
@@ -38,11 +40,13 @@ class GradCam:
 
     Raises:
         UnknownNameError: No layer with feature maps has the name.
-        UsageError: Several layers have the name, or the network has no feature maps.
+        UsageError: Several layers have the name, or the network has no feature maps, or an encoder in ONNX prevents gradients.
     """
 
     def __init__(self, network: keras.Model, layer: str | None = None) -> None:
         found = last_feature_map_layers(network) if layer is None else [find_feature_map_layer(network, layer)]
+        if contains_encoder(network):
+            _refuse_without_gradients(network, found)
         self.places = tuple(one.name for one in found)
         self._shapes = [one.tensor.shape[1:] for one in found]
         self._shifted = _network_with_shifts(network, found)
@@ -67,6 +71,21 @@ class GradCam:
         shifts = [np.zeros((len(images), *shape), np.float32) for shape in self._shapes]
         maps, feature_gradients = gradients(total_score, shifts)
         return [_weighted_sum(*layer) for layer in zip(maps, feature_gradients, strict=True)]
+
+
+def _refuse_without_gradients(network: keras.Model, found: Sequence[FeatureMapLayer]) -> None:
+    """Check that the feature maps are outputs of encoders, after which there are gradients, and have rows and columns.
+
+    Raises:
+        UsageError: They are not.
+    """
+    for layer in found:
+        if layer.name.rsplit("/", 1)[-1] != FEATURES or 1 in layer.tensor.shape[1:3]:
+            raise UsageError(
+                "Grad-CAM needs gradients, and an encoder in ONNX has none: heat maps are possible for feature maps that it "
+                f"returns, not for vectors or tokens; received layer '{layer.name}' {tuple(layer.tensor.shape)} of network "
+                f"'{network.name}'. Use --method shap, which needs no gradients."
+            )
 
 
 def _weighted_sum(maps: np.ndarray, feature_gradients: np.ndarray) -> np.ndarray:

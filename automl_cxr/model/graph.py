@@ -51,9 +51,9 @@ def replay(
 
 
 def _run_further_calls(
-    network: keras.Model, known: dict[int, keras.KerasTensor], call: Callable[..., keras.KerasTensor]
+    network: keras.Model, known: dict[int, keras.KerasTensor], call: Callable[..., keras.KerasTensor], *, every: bool = False
 ) -> None:
-    """Make the calls whose inputs are known and whose outputs are not.
+    """Make the calls whose inputs are known and whose outputs are not; the first of each layer, or ``every`` one, by ``call``.
 
     Raises:
         ValueError: There is no such call, so that the output of the network does not depend on the given tensors only.
@@ -64,9 +64,28 @@ def _run_further_calls(
             output = id(call_output(operation, number))
             if output not in known and all(id(source) in known for source in call_inputs(operation, number)):
                 args, kwargs = call_arguments(operation, known, number)
-                known[output] = operation(*args, **kwargs) if number else call(operation, *args, **kwargs)
+                known[output] = call(operation, *args, **kwargs) if every or number == 0 else operation(*args, **kwargs)
     if len(known) == n_known:
         raise ValueError(f"The output of '{network.name}' must depend on the given tensors only; it needs others. Give them.")
+
+
+def expand(
+    network: keras.Model, given: Mapping[int, keras.KerasTensor], call: Callable[..., keras.KerasTensor]
+) -> list[keras.KerasTensor]:
+    """Make every call of a network again, starting from other tensors, as ``replay`` does.
+
+    Args:
+        network: A functional model.
+        given: As in ``replay``.
+        call: Makes one call, also the further ones of a layer that the network contains several times.
+
+    Returns:
+        The outputs of the network.
+    """
+    known = dict(given)
+    while not all(id(output) in known for output in network.outputs):
+        _run_further_calls(network, known, call, every=True)
+    return [known[id(output)] for output in network.outputs]
 
 
 def inputs_of(operation: keras.Operation) -> Sequence[keras.KerasTensor]:

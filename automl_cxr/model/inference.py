@@ -12,6 +12,7 @@ import numpy as np
 
 from automl_cxr.data.image_rows import ImageArray
 from automl_cxr.errors import NonFiniteLossError, TrialError
+from automl_cxr.model import onnx_encoder  # noqa: F401 - registers its layer, so that models with an encoder can be loaded
 from automl_cxr.model.devices import has_bfloat16, has_gpu
 from automl_cxr.model.precision import in_float32
 from automl_cxr.prefetch import Prefetched

@@ -16,6 +16,7 @@ from automl_cxr.input_sizes import inner_size
 from automl_cxr.model.augmentation import AugmentationRanges, RandomAugmentation
 from automl_cxr.model.otsu import keep_below_otsu
 from automl_cxr.model.resizer import learnable_resizer
+from automl_cxr.model.table_input import table_input
 
 _SMALLEST_VARIANCE = 1.0  # of the grey levels 0..255 of an image; added to their variance
 
@@ -24,8 +25,11 @@ def raw_pixels(config: TrialConfig) -> tuple[keras.KerasTensor, keras.KerasTenso
     """Build the input of a network, averaged and with Otsu's mask if configured, and with augmentation in training mode only.
 
     Returns:
-        The input, raw grey pixels 0..255 of shape (n, h, w, 1); and the averaged, masked and augmented pixels.
+        The input, raw grey pixels 0..255 of shape (n, h, w, 1); and the averaged, masked and augmented pixels. With a table of
+        features, the results of ``table_input``.
     """
+    if config.takes_features:
+        return table_input(config.n_features)
     pixels = keras.Input((config.image_size, config.image_size, 1), name="pixels")
     x = layers.AveragePooling2D(config.downsample, name="downsample")(pixels) if config.downsample > 1 else pixels
     x = keep_below_otsu(x) if config.otsu else x
@@ -48,6 +52,8 @@ def scaled_channels(x: keras.KerasTensor, config: TrialConfig) -> keras.KerasTen
 
 def three_channels(x: keras.KerasTensor, config: TrialConfig) -> keras.KerasTensor:
     """Repeat grey pixels to three channels for a backbone and resize them by ``resizer``; values stay in 0..255."""
+    if config.takes_features:
+        return x
     x = repeat_grey(x, 3)
     if config.resizer == 0:
         return x

@@ -13,6 +13,7 @@ from automl_cxr.model.backbone_builder import build_backbone
 from automl_cxr.model.backbones import preprocess
 from automl_cxr.model.head import deviation, output_layer
 from automl_cxr.model.preprocessing import repeat_grey
+from automl_cxr.model.table_input import table_input
 
 STANDARDISED, CENTRES = "standardised", "centres"
 _NO_EPSILON = 1e-12  # added to the variances
@@ -25,25 +26,35 @@ def build_probe(config: TrialConfig, n_classes: int, *, weights_folder: Path | N
 
     The outputs of the layers are pooled over all positions, by ``config.probe_pooling``, with ``config.probe_mirrored`` also
     averaged over the image and its mirror image, and concatenated in the order of ``config.probe_layers``. The output layer
-    takes this vector, or its kernel. The layers after the vector have random weights until ``training/probe.py`` fits them.
+    takes this vector, or its kernel. With a table of features, its rows are the vectors. The layers after the vector have
+    random weights until ``training/probe.py`` fits them.
 
     Raises:
         ImpossibleModelError: The image is too small for a backbone, or these weights do not exist for it.
         TrialError: Weights are missing or damaged.
     """
+    if config.takes_features:
+        rows, maps = table_input(config.n_features)
+        vector = layers.GlobalAveragePooling2D(name="pooled")(maps)
+        return _with_output(rows, vector, config, n_classes)
     pixels = keras.Input((config.image_size, config.image_size, 1), name="pixels")
     rgb = repeat_grey(pixels, 3)
     vectors = []
     for branch in config.branches:
         network = _pooled_outputs(config, branch, weights_folder)
-        x = preprocess(rgb, find_backbone(branch.backbone), name=f"{branch.backbone}_preprocess")
+        label = find_backbone(branch.backbone).label
+        x = preprocess(rgb, find_backbone(branch.backbone), name=f"{label}_preprocess")
         vector = network(x)
         if config.probe_mirrored:
-            vector = layers.Average(name=f"{branch.backbone}_views")([vector, network(ops.flip(x, axis=2))])
+            vector = layers.Average(name=f"{label}_views")([vector, network(ops.flip(x, axis=2))])
         vectors.append(vector)
     vector = layers.Concatenate(name="vector")(vectors) if len(vectors) > 1 else vectors[0]
+    return _with_output(pixels, vector, config, n_classes)
+
+
+def _with_output(source: keras.KerasTensor, vector: keras.KerasTensor, config: TrialConfig, n_classes: int) -> keras.Model:
     inputs = vector if config.probe_kernel == "linear" else _kernel(vector)
-    return keras.Model(pixels, output_layer(config, n_classes)(inputs), name="probe")
+    return keras.Model(source, output_layer(config, n_classes)(inputs), name="probe")
 
 
 def rbf_gamma(n_features: int) -> float:
@@ -77,6 +88,6 @@ def _pooled_outputs(config: TrialConfig, branch: BranchConfig, weights_folder: P
         if config.has_deviations(branch.backbone):
             pooled.append(deviation(maps))
     vector = layers.Concatenate(name="pooled")(pooled) if len(pooled) > 1 else pooled[0]
-    network = keras.Model(backbone.input, vector, name=branch.backbone)
+    network = keras.Model(backbone.input, vector, name=find_backbone(branch.backbone).label)
     network.trainable = False
     return network

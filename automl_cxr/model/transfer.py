@@ -15,6 +15,7 @@ from automl_cxr.model.backbones import preprocess
 from automl_cxr.model.freezing import BACKBONE
 from automl_cxr.model.head import classifier_head, pooled_vector
 from automl_cxr.model.preprocessing import raw_pixels, repeat_grey, three_channels
+from automl_cxr.model.table_input import table_network
 
 
 def build_transfer(config: TrialConfig, n_classes: int, *, weights_folder: Path | None) -> keras.Model:
@@ -28,14 +29,17 @@ def build_transfer(config: TrialConfig, n_classes: int, *, weights_folder: Path 
         raise ImpossibleModelError("Family transfer needs a published backbone; received scratch. Use family scratch.")
     pixels, x = raw_pixels(config)
     x = preprocess(three_channels(x, config), find_backbone(config.backbone))
-    backbone = build_backbone(
-        config.backbone,
-        inner_size(config),
-        cut=config.cut,
-        weights=config.weights,
-        weights_folder=weights_folder,
-        layer_name=BACKBONE,
-    )
+    if config.takes_features:
+        backbone = table_network(config.n_features, name=BACKBONE)
+    else:
+        backbone = build_backbone(
+            config.backbone,
+            inner_size(config),
+            cut=config.cut,
+            weights=config.weights,
+            weights_folder=weights_folder,
+            layer_name=BACKBONE,
+        )
     vector = pooled_vector(backbone(x), config)
     return keras.Model(pixels, classifier_head(vector, config, n_classes), name="transfer")
 
@@ -55,4 +59,4 @@ def backbone_on_pixels(
     pixels = keras.Input((image_size, image_size, 1), name="pixels")
     x = preprocess(repeat_grey(pixels, 3), find_backbone(name))
     backbone = build_backbone(name, image_size, weights=weights, weights_folder=weights_folder, layer_name=BACKBONE)
-    return keras.Model(pixels, backbone(x), name=name)
+    return keras.Model(pixels, backbone(x), name=find_backbone(name).label)

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from automl_cxr.architectures import TABLE
 from automl_cxr.data.decode import DEFAULT_FIT, check_fit, decode_image_in_pool, decoder_warnings_off, fit_square
+from automl_cxr.data.feature_table import FeatureTable
 from automl_cxr.ensemble.combiner_protocol import Combiner
 from automl_cxr.ensemble.combiners import WeightedAverage, combiner_from_record
 from automl_cxr.errors import DataError, StudyError, UnknownNameError, UnreadableImageError, UsageError
@@ -40,7 +42,8 @@ class Member:
     Attributes:
         file: The Keras model file.
         image_size: Height and width of the network's input, in pixels.
-        fit: How an image is resized to the input: "stretch", "pad" or "crop".
+        fit: How an image is resized to the input: "stretch", "pad" or "crop"; "features" if the input is a row of a table of
+            features. ``image_size`` is then the number of features.
         network: Family and backbones, for display.
     """
 
@@ -76,6 +79,8 @@ class Classifier:
         thresholds: For findings, the probability from which each counts as present, chosen on the images of ``predictions``;
             None for classes.
         operating_points: Thresholds that were chosen for stated aims; those of findings are also in ``thresholds``.
+        features: The table of features from which images are predicted, and the folder of the images; None if it is not open,
+            and for networks that take images.
     """
 
     name: str
@@ -91,6 +96,12 @@ class Classifier:
     notes: tuple[str, ...] = ()
     thresholds: tuple[float, ...] | None = None
     operating_points: tuple[OperatingPoint, ...] = ()
+    features: tuple[FeatureTable, Path] | None = None
+
+    @property
+    def takes_features(self) -> bool:
+        """Whether the input of the networks is a row of a table of features instead of an image."""
+        return self.members[0].fit == TABLE
 
     @property
     def is_multilabel(self) -> bool:
@@ -113,14 +124,67 @@ class Classifier:
         """Return the same classifier with probabilities that are averaged over an image and its mirror image.
 
         Raises:
-            UsageError: It has operating points, which were chosen for the probabilities of the images alone.
+            UsageError: Its networks take features; or it has operating points, which were chosen for the probabilities of the
+                images alone.
         """
+        self.require_pixels("The mirrored view")
         if self.operating_points and not self.mirrored:
             raise UsageError(
                 f"The operating points of {self.name} were chosen for the images alone; received --mirrored. Omit it, or build "
                 "an ensemble without --operating-point."
             )
         return self if self.mirrored else replace(self, name=f"{self.name}, mirrored view averaged", mirrored=True)
+
+    def with_features(self, table: FeatureTable, root: Path) -> Classifier:
+        """Return the same classifier, which predicts images from a table of features.
+
+        Args:
+            table: The table.
+            root: Folder that the ids of the images are relative to.
+
+        Raises:
+            UsageError: The networks take images.
+            DataError: The table has another number of features.
+        """
+        if not self.takes_features:
+            raise UsageError(f"--features is for classifiers of features; {self.name} takes images. Omit --features.")
+        if table.n_features != self.members[0].image_size:
+            raise DataError(
+                f"{self.name} takes {self.members[0].image_size} features; '{table.file}' has {table.n_features}. Compute the "
+                "features with the encoder of the study."
+            )
+        return replace(self, features=(table, root))
+
+    def require_pixels(self, what: str) -> None:
+        """Check that the networks take images.
+
+        Args:
+            what: What needs images, for the message.
+
+        Raises:
+            UsageError: They take features.
+        """
+        if self.takes_features:
+            raise UsageError(
+                f"{what} needs a network that takes images; {self.name} takes a table of features, and the encoder is not "
+                "part of it. Search with the encoder itself: --set backbone=onnx:FILE."
+            )
+
+    def _read_features(self, files: Sequence[Path]) -> np.ndarray:
+        """Return the features of images, float32 (n, d).
+
+        Raises:
+            UsageError: No table is open.
+            DataError: The table has no row for an image.
+        """
+        if self.features is None:
+            raise UsageError(
+                f"{self.name} predicts images from their features; received images without features. Name a table that "
+                "contains them with --features FILE."
+            )
+        table, root = self.features
+        below = [file.relative_to(root) if file.is_relative_to(root) else file for file in files]
+        return table.select([one.as_posix() for one in below], root)
 
     def predict(
         self, files: Sequence[Path], *, on_progress: Callable[[int, int], None] | None = None
@@ -137,7 +201,8 @@ class Classifier:
 
         Raises:
             TrialError: A model file is damaged.
-            DataError: A model does not match its record.
+            DataError: A model does not match its record, or the table of features has no row for an image.
+            UsageError: The networks take features, and no table of features is open.
         """
         probabilities: list[np.ndarray] = []  # of each member, (n_readable, n_classes)
         unreadable: dict[int, str] = {}
@@ -162,7 +227,11 @@ class Classifier:
         probabilities = [[np.empty((0, len(self.classes)), np.float32)] for _ in group]
         unreadable: dict[int, str] = {}
         n_done = 0
-        for images_by_square, reasons in _decode_in_batches(files, sorted({member.square for member in group})):
+        squares = sorted({member.square for member in group})
+        batches_of_inputs = (
+            _in_batches(self._read_features(files), squares[0]) if self.takes_features else _decode_in_batches(files, squares)
+        )
+        for images_by_square, reasons in batches_of_inputs:
             unreadable |= reasons
             n_images = len(next(iter(images_by_square.values())))
             if n_images:
@@ -209,6 +278,7 @@ class LoadedClassifier:
     """
 
     def __init__(self, classifier: Classifier) -> None:
+        classifier.require_pixels("An explanation, or a prediction of pixels,")
         self.classifier = classifier
         self.models = classifier.load_networks()
 
@@ -343,8 +413,8 @@ def member_of_trial(store: StudyStore, number: int) -> Member:
         StudyError: The model was removed.
     """
     config = load_trial_config(store, number)
-    network = " ".join([config.family, *(branch.backbone for branch in config.branches)])
-    return Member(store.model_file(number), config.image_size, config.fit, network)
+    network = " ".join([config.family, *(branch.label for branch in config.branches)])
+    return Member(store.model_file(number), config.input_size, TABLE if config.takes_features else config.fit, network)
 
 
 def load_ensemble(folder: Path) -> Classifier:
@@ -406,7 +476,8 @@ def _check_member(folder: Path, row: Mapping[str, Any]) -> Member:
         raise ValueError(f"the member {row['file']} has changed")
     if type(row["image_size"]) is not int:
         raise TypeError(f"the image size of {row['file']} is {row['image_size']!r}")
-    return Member(file, row["image_size"], check_fit(row.get("fit", DEFAULT_FIT)))
+    fit = row.get("fit", DEFAULT_FIT)
+    return Member(file, row["image_size"], fit if fit == TABLE else check_fit(fit))
 
 
 def _group_by_size(members: Sequence[Member]) -> list[list[Member]]:
@@ -421,6 +492,12 @@ def _group_by_size(members: Sequence[Member]) -> list[list[Member]]:
         groups[-1].append(member)
         bytes_left -= size
     return groups
+
+
+def _in_batches(features: np.ndarray, square: _Square) -> Iterator[tuple[dict[_Square, np.ndarray], dict[int, str]]]:
+    """Yield features in batches, as ``_decode_in_batches`` yields images."""
+    for first in range(0, len(features), _BATCH_SIZE):
+        yield {square: features[first : first + _BATCH_SIZE]}, {}
 
 
 def _decode_in_batches(

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from automl_cxr.data.dataset import Dataset
+from automl_cxr.data.feature_table import open_recorded_table
 from automl_cxr.errors import AutomlCxrError, DataError, UnknownNameError, UsageError
 from automl_cxr.results.classifier import Classifier
 from automl_cxr.results.ensemble_record import record_test_opening
@@ -108,6 +109,7 @@ def evaluate(
     *,
     part: str = "test",
     data: str | None = None,
+    features: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Predict a part of the study's split and score it.
@@ -120,6 +122,7 @@ def evaluate(
         classifier: A trial of the study or an ensemble of its trials.
         part: "test", "valid" or "train".
         data: Current location of the data; by default the recorded one.
+        features: Current location of the study's table of features; by default the recorded one.
         on_progress: Called with (processed images, all images).
 
     Raises:
@@ -153,6 +156,9 @@ def evaluate(
     with contextlib.suppress(AutomlCxrError):  # for other commands, which may not find the images of an earlier version's study
         find_hashes(store.folder, root=dataset.root)
     images = split.test if part == "test" else getattr(split, part).images
+    if classifier.takes_features or features is not None:
+        table = open_recorded_table(features or spec.features or "", spec.features_digest)
+        classifier = classifier.with_features(table, dataset.root)
     predictions, unreadable = _predict(classifier, dataset, images, on_progress)
     evaluation = _score(classifier, part, predictions, unreadable, spec.normal_index, spec.seed)
     evaluation = with_operating_scores(replace(evaluation, warnings=warnings), classifier)

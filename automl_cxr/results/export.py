@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from automl_cxr.architectures import TABLE
 from automl_cxr.data.decode import decode_image, fit_square
+from automl_cxr.data.feature_table import FeatureTable
 from automl_cxr.data.phantoms import draw_phantoms
 from automl_cxr.ensemble.combiner_protocol import Combiner
 from automl_cxr.ensemble.combiners import CalibratedCombiner, Stacking, WeightedAverage
@@ -63,10 +65,10 @@ def export_classifier(
 ) -> Export:
     """Write a classifier with all its members and their weights as one file.
 
-    The model takes raw grey pixels 0..255, float32 (n, h, w, 1), and returns probabilities (n, n_classes). For findings, and
-    for classes with an operating point, it has two outputs, probabilities and decisions (1 where the probability reaches the
-    threshold), in every format. The file is loaded in a separate process and compared with ``predict`` before it replaces an
-    existing file.
+    The model takes raw grey pixels 0..255, float32 (n, h, w, 1), and returns probabilities (n, n_classes). For a classifier
+    that takes a table of features it is the head only, which takes features, float32 (n, d). For findings, and for classes with
+    an operating point, it has two outputs, probabilities and decisions (1 where the probability reaches the threshold), in
+    every format. The file is loaded in a separate process and compared with ``predict`` before it replaces an existing file.
 
     Args:
         classifier: Classifier of a trial or an ensemble.
@@ -164,9 +166,7 @@ def _describe(classifier: Classifier, file_format: str) -> dict[str, Any]:
         "name": classifier.name,
         "study": classifier.study,
         "format": file_format,
-        "input": f"raw grey pixels 0..255, float32 (n, {size}, {size}, 1)",
-        "image_size": size,
-        "fit": fit,
+        **_describe_input(size, fit),
         **_describe_outputs(classifier),
         "classes": list(classifier.classes),
         "rule": classifier.rule.to_record(),
@@ -180,6 +180,16 @@ def _describe(classifier: Classifier, file_format: str) -> dict[str, Any]:
         "warnings": list(classifier.warnings),
         "intended_use": _DISCLAIMER,
     }
+
+
+def _describe_input(size: int, fit: str) -> dict[str, Any]:
+    if fit == TABLE:
+        return {
+            "input": f"features, float32 (n, {size}), of the encoder that computed the table of the study",
+            "n_features": size,
+            "contents": "the head only: the encoder is not part of this file",
+        }
+    return {"input": f"raw grey pixels 0..255, float32 (n, {size}, {size}, 1)", "image_size": size, "fit": fit}
 
 
 def _describe_outputs(classifier: Classifier) -> dict[str, Any]:
@@ -257,12 +267,37 @@ def _compare(classifier: Classifier, file: Path, file_format: str, size: int, fi
     from automl_cxr.model.devices import full_precision
 
     with tempfile.TemporaryDirectory() as folder:
+        if classifier.takes_features:
+            drawn_rows = np.random.default_rng(0).normal(size=(_N_CHECKED, size)).astype(np.float32)
+            with full_precision():
+                expected = _predict_rows(classifier, drawn_rows)
+            exported, *decisions = _predict_in_other_process(file, file_format, drawn_rows, Path(folder))
+            return _checked_difference(classifier, file_format, exported, expected, decisions)
         drawn = draw_phantoms(Path(folder) / "phantoms", n_images=_N_CHECKED, image_size=min(2048, max(48, size * 5 // 4)))
         images = sorted(drawn.rglob("*.png"))
         with full_precision():
             expected, _ = classifier.predict(images)
         pixels = np.stack([fit_square(decode_image(image), size, fit) for image in images])[..., None].astype(np.float32)
         exported, *decisions = _predict_in_other_process(file, file_format, pixels, Path(folder))
+    return _checked_difference(classifier, file_format, exported, expected, decisions)
+
+
+def _predict_rows(classifier: Classifier, rows: np.ndarray) -> np.ndarray:
+    """Return the probabilities of `predict` for rows of features, float32 (n, d)."""
+    names = tuple(map(str, range(len(rows))))
+    table = FeatureTable(Path("random rows"), names, rows, "")
+    probabilities, _ = classifier.with_features(table, Path()).predict([Path(name) for name in names])
+    return probabilities
+
+
+def _checked_difference(
+    classifier: Classifier, file_format: str, exported: np.ndarray, expected: np.ndarray, decisions: list[np.ndarray]
+) -> float:
+    """Return the largest difference of probabilities.
+
+    Raises:
+        ExportError: They differ too much, or the decisions do not follow from them.
+    """
     difference = float(np.abs(exported - expected).max())
     thresholds = classifier.decision_thresholds
     decided = exported[:, list(map(classifier.classes.index, thresholds))] >= np.array(list(thresholds.values()))

@@ -118,6 +118,7 @@ def predict_classifier(classifier: Classifier, decoded: DecodedSite, *, on_progr
     """
     from automl_cxr.model.inference import load_model, predict_images  # imports Keras
 
+    classifier.require_pixels("An external site")
     members, classes = classifier.members, classifier.classes
     probabilities = []
     for n_done, member in enumerate(members, start=1):

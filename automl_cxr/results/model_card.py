@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from automl_cxr.architectures import TABLE
+
 NOT_A_DEVICE = (
     "Not a medical device: it must not be used for clinical decisions. Good scores on a public collection are no evidence of "
     "clinical value."
@@ -115,14 +117,18 @@ def _members(record: Mapping[str, Any]) -> list[str]:
         [
             row["name"],
             row.get("network", "of another program"),
-            f"{row['image_size']} pixels, {row['fit']}" if "image_size" in row else "",
+            _input(row) if "image_size" in row else "",
             f"{row['weight']:.4f}",
             _number(row["score"]),
             row.get("sha256", row["predictions_sha256"])[:16],
         ]
         for row in record["members"]
     ]
-    return _table(["member", "network", "image", "weight", record["objective"], "SHA-256 of model or table"], rows)
+    return _table(["member", "network", "input", "weight", record["objective"], "SHA-256 of model or table"], rows)
+
+
+def _input(row: Mapping[str, Any]) -> str:
+    return f"{row['image_size']} features" if row["fit"] == TABLE else f"{row['image_size']} pixels, {row['fit']}"
 
 
 def _combination(record: Mapping[str, Any]) -> list[str]:

@@ -14,6 +14,7 @@ from automl_cxr.config import TrialConfig
 from automl_cxr.data.cache import decode_dataset
 from automl_cxr.data.dataset import Dataset, load_dataset
 from automl_cxr.data.decode import decode_image_in_pool, decoder_warnings_off, fit_square
+from automl_cxr.data.feature_table import open_recorded_table, save_rows
 from automl_cxr.data.patient_metadata import SUBGROUP_COLUMN
 from automl_cxr.errors import DataError, UnknownNameError, UnreadableImageError
 from automl_cxr.study.data_preparation import digest_table
@@ -124,11 +125,15 @@ def decode_study_images(
 ) -> Path:
     """Return the array file of a study's training and validation images, decoded to the size and fit of a configuration.
 
+    For a configuration that takes features, it contains their rows of the study's table.
+
     Raises:
-        DataError: The content of an image has changed since the start of the study.
+        DataError: The content of an image, or the table of features, has changed since the start of the study.
     """
-    split = store.split
+    split, spec = store.split, store.spec
     images = [*split.train.images, *split.valid.images]
+    if config.takes_features:
+        return save_rows(open_recorded_table(spec.features or "", spec.features_digest).select(images, dataset.root))
     decoded = decode_dataset(dataset.root, images, config.image_size, fit=config.fit, on_progress=on_progress)
     if decoded.digest != store.spec.pixels_digest:
         raise DataError(

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from automl_cxr.architectures import FAMILIES
 from automl_cxr.config import TrialConfig
 from automl_cxr.errors import AutomlCxrError, StudyError
 from automl_cxr.io import sha256_of_file
@@ -120,7 +121,7 @@ def _check_trial(store: StudyStore, record: TrialRecord, images: _Images) -> Tri
         rescored = objective.function(saved.labels, saved.probabilities, spec.normal_index)
         if not abs(rescored - record.score) <= SCORE_TOLERANCE:  # type: ignore[operator]
             problems.append(f"the score of its predictions is {rescored:.6f}, the score in the storage is {record.score:.6f}")
-    if config is not None and saved is not None and store.has_model(record.number):
+    if config is not None and saved is not None and store.has_model(record.number) and _has_judged_model(store, config):
         decoded = images(config)
         repeated = _try(lambda: _predict_again(store, record, decoded), problems)
         if repeated is not None:
@@ -135,6 +136,11 @@ def _check_trial(store: StudyStore, record: TrialRecord, images: _Images) -> Tri
         predictions_differ_by=differ_by,
         problems=tuple(problems),
     )
+
+
+def _has_judged_model(store: StudyStore, config: TrialConfig) -> bool:
+    """Return whether the saved model gave the predictions. With folds, the model of a probe is fitted on all images."""
+    return not store.split.folds or FAMILIES[config.family].has_gradient_steps
 
 
 def _try(step: Callable[[], _Result], problems: list[str]) -> _Result | None:

@@ -10,8 +10,9 @@ import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from automl_cxr.architectures import NAMED_WEIGHTS
+from automl_cxr.architectures import NAMED_WEIGHTS, find_backbone, parse_backbone_layers
 from automl_cxr.data.content_hashes import digest_of_files, hash_files
+from automl_cxr.encoder_files import is_encoder
 from automl_cxr.engine.parameters import Choice
 from automl_cxr.engine.space import Space
 from automl_cxr.errors import DataError, StudyError, TrialError
@@ -56,11 +57,21 @@ def find_sources(spec: StudySpec, folder: Path, root: Path) -> list[Source]:
         if name not in NAMED_WEIGHTS:
             with contextlib.suppress(TrialError):  # there is no such file; each trial fails with the reason
                 sources.append(source_of_model(find_file(name, weights_folder), root))
+    if spec.features is not None:
+        sources.append(Source(name=f"the encoder of the features in {spec.features}", images=None))
+    sources += [Source(name=f"the encoder {find_backbone(name).label}", images=None) for name in _encoders(spec.space)]
     for name in _values(spec.space, "heads"):
         study = Path(name).parent
         if name and study != folder:  # a splice search fits the heads of its own study on its training part
             sources.append(Source(name=f"the fitted heads in {name}", images=_known_hashes(study, root)))
     return sources
+
+
+def _encoders(space: Space) -> list[str]:
+    """List the encoders in ONNX files that the networks of a space may use."""
+    probed = [layer.backbone for text in _values(space, "probe_layers") for layer in parse_backbone_layers(text)]
+    named = [*_values(space, "backbone"), *_values(space, "second_backbone"), *probed]
+    return [name for name in dict.fromkeys(named) if is_encoder(name)]
 
 
 def _values(space: Space, name: str) -> tuple[str, ...]:

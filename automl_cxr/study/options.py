@@ -122,6 +122,13 @@ class SearchOptions(OptionSet):
         setting="images",
         default_text="the data folder",
     )
+    features: str | None = option_field(
+        "Table of features of the images, an npz file with ids and features, that the networks take instead of the images.",
+        Section.DATA,
+        kind="path",
+        metavar="FILE",
+        setting="features",
+    )
     path_column: str | None = option_field(
         "Column of the table that names the image files: paths, names or names without suffix.",
         Section.DATA,

@@ -12,6 +12,7 @@ from typing import Any
 
 from automl_cxr.data.audit.record import Audit
 from automl_cxr.data.dataset import Dataset
+from automl_cxr.data.feature_table import open_recorded_table, read_feature_table, save_rows
 from automl_cxr.data.image_metadata import save_image_metadata
 from automl_cxr.engine.space_toml import parse_space
 from automl_cxr.records import SplitRecord
@@ -31,6 +32,7 @@ from automl_cxr.study.data_preparation import (
     read_dataset,
 )
 from automl_cxr.study.expected_workers import expected_workers
+from automl_cxr.study.external_encoders import check_table_space, with_resolved_encoders, with_table
 from automl_cxr.study.image_hashes import HASHES_FILE, ImageHashes
 from automl_cxr.study.model_sources import find_sources
 from automl_cxr.study.options import ALLOW, SearchOptions
@@ -70,7 +72,7 @@ class PreparedStudy:
 
     Attributes:
         store: Record of the study.
-        images: File of the decoded training and validation images.
+        images: File of the decoded training and validation images, or of their features from a table.
         weights_folder: Folder that is searched first for pretrained weights, or None.
         notes: Messages for the user about the data, the split and the assumptions made.
         is_new: Whether the study was created by this call.
@@ -110,6 +112,7 @@ def prepare_study(
         StudyMismatchError: The study exists with other settings, or its data changed.
         DataError: The data are unusable, or test images were used to train or select a model from which the study starts.
     """
+    options = with_table(with_resolved_encoders(options))
     name = _default_name(options) if options.name is None else options.name
     check_folder_name(name, runs=runs, storage=storage)
     started = time.monotonic() if started is None else started
@@ -128,11 +131,13 @@ def prepare_study(
         if existing is None:  # studies of earlier versions, which had no such check, can be continued
             space = fit_space_to_data(space, options, settings, len(dataset.classes), notes)
             settings = _with_batch_size(space, settings, dataset, options, notes)
-        is_planned = existing is None and options.seconds is not None and options.seconds >= SHORTEST_SECONDS
+        can_measure = existing is None and options.features is None  # step times are measured with random images
+        is_planned = can_measure and options.seconds is not None and options.seconds >= SHORTEST_SECONDS
         with _begin_measuring(space, settings, dataset, options) if is_planned else nullcontext() as step_times:
             images = load_images(dataset, settings, notes, on_progress)
             settings = settle_folds(settings, images.split.n_folds)
             split, decoded = images.split, images.decoded
+            table = None if settings["features"] is None else _select_features(settings, existing_spec, dataset, split, space)
             audit = (
                 None
                 if existing
@@ -141,6 +146,8 @@ def prepare_study(
             plan_of_time = None if step_times is None else _plan_budget(step_times, options, settings, split, started, notes)
         if plan_of_time is not None and options.epochs is None:
             settings = {**settings, "epochs": plan_of_time.epochs}
+        if table is not None:
+            settings = {**settings, "features_digest": table.digest, "n_features": table.n_features}
         specified = {**settings, "layout": dataset.layout, "classes": dataset.classes}
         spec = StudySpec(
             name=name,
@@ -155,6 +162,7 @@ def prepare_study(
             **specified,
         )
         weights_folder = _as_path(spec.weights_folder)
+        inputs = decoded.path if table is None else table.path
         folder = runs / name
         if existing:
             spec.require_same(existing.spec)
@@ -164,7 +172,7 @@ def prepare_study(
             _save_metadata(folder, dataset)
             earlier_audit = load_audit(existing)
             notes.extend([] if earlier_audit is None else audit_messages(earlier_audit))
-            return PreparedStudy(existing, decoded.path, weights_folder, tuple(notes), is_new=False)
+            return PreparedStudy(existing, inputs, weights_folder, tuple(notes), is_new=False)
         check_normal_class(spec)
         check_worst_groups(spec, split, dataset.metadata)
         earlier = None if spec.warm_start is None else StudyStore.open(spec.warm_start, runs=runs, storage=storage)
@@ -183,7 +191,33 @@ def prepare_study(
         enqueue_missing(store)
         enqueue_portfolio(store)
         planned_seconds = {} if plan_of_time is None else plan_of_time.seconds
-        return PreparedStudy(store, decoded.path, weights_folder, tuple(notes), is_new=True, planned_seconds=planned_seconds)
+        return PreparedStudy(store, inputs, weights_folder, tuple(notes), is_new=True, planned_seconds=planned_seconds)
+
+
+@dataclass(frozen=True)
+class _SelectedFeatures:
+    """The features of the training and validation images, in this order: a .npy file; with the digest of their table."""
+
+    path: Path
+    digest: str
+    n_features: int
+
+
+def _select_features(
+    settings: Mapping[str, Any], existing: StudySpec | None, dataset: Dataset, split: SplitRecord, space: ChosenSpace
+) -> _SelectedFeatures:
+    """Read the table of features of a study, and select the rows of its images.
+
+    Raises:
+        DataError: The table is unusable, has no row for an image, or differs from that of the existing study.
+        SpaceError: Networks of the space cannot take features.
+    """
+    check_table_space(parse_space(space.toml, name=space.name).fix(settings["fixed"]))
+    file = settings["features"]
+    table = read_feature_table(file) if existing is None else open_recorded_table(file, existing.features_digest)
+    used = [*split.train.images, *split.valid.images]
+    values = table.select([*used, *split.test], dataset.root)
+    return _SelectedFeatures(save_rows(values[: len(used)]), table.digest, table.n_features)
 
 
 def _with_batch_size(

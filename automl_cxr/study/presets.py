@@ -9,6 +9,7 @@ from typing import Any
 
 from automl_cxr.architectures import BACKBONES
 from automl_cxr.config import TrialConfig
+from automl_cxr.encoder_files import is_encoder
 from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.study.spaces import load_space, refuse_unused_fixed, shipped
 from automl_cxr.study.study_files import find_study_file, read_study_file
@@ -40,14 +41,14 @@ def find_preset(name: str, values: Mapping[str, Any]) -> Preset:
     """Return the configuration with a name, and replace the values of some hyperparameters.
 
     Args:
-        name: Name of a shipped study or search space, path of such a TOML file, or name of a backbone.
+        name: Name of a shipped study or search space, path of such a TOML file, name of a backbone, or an encoder "onnx:FILE".
         values: Hyperparameters to set, by name.
 
     Raises:
         UnknownNameError: The name does not exist, or a key of ``values`` is not a hyperparameter.
         UsageError: A value is invalid, or the space searches a hyperparameter without a default.
     """
-    if name in BACKBONES:
+    if name in BACKBONES or is_encoder(name):
         config = TrialConfig.from_values({"family": "transfer", "backbone": name, "image_size": 224, **values})
         return Preset(name, f"{name} with a dense head", config)
     if name in shipped("studies") or (name.endswith(".toml") and _is_study_file(name)):

@@ -70,6 +70,7 @@ def resolve_settings(options: SearchOptions, existing: StudySpec | None) -> dict
     settings["objectives"] = check_objectives(settings["objectives"])
     settings["requirements"] = tuple(dict.fromkeys(str(Requirement.parse(text)) for text in settings["requirements"]))
     settings["fixed"] = _fixed_values(options, existing)
+    settings["features"] = None if settings["features"] is None else resolve_path(settings["features"])
     settings["weights_folder"] = _existing_folder(settings["weights_folder"])
     settings["folds"] = _checked_folds(_requested_folds(options, existing, settings), options)
     if is_auto(options.space) and options.image_size is None and existing is None:

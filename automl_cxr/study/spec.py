@@ -19,10 +19,17 @@ from automl_cxr.tasks import MULTICLASS, MULTILABEL
 from automl_cxr.text_records import build_record, parse_json
 
 # Files may be moved, but the digests of the data must not change. Further columns of metadata do not affect trials.
-_CHANGEABLE = frozenset({"data", "labels", "images", "weights_folder", "versions", "command", "sampler", "subgroups"})
+_CHANGEABLE = frozenset(
+    {"data", "labels", "images", "features", "weights_folder", "versions", "command", "sampler", "subgroups"}
+)
 TRIAL_SETTINGS = ("image_size", "fit", "batch_size", "epochs", "seed")
 """Settings of a study that are also hyperparameters of all its trials."""
-_CONTENTS = {"space_toml": "search space", "data_digest": "data", "pixels_digest": "data"}
+_CONTENTS = {
+    "space_toml": "search space",
+    "data_digest": "data",
+    "pixels_digest": "data",
+    "features_digest": "table of features",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +46,9 @@ class StudySpec(DataOptions):
         classes: Names of the classes or findings in the order of their indices.
         data_digest: Digest of the table: image ids, labels and patients.
         pixels_digest: Digest of the training and validation files' contents.
+        features: Absolute path of the table of features that the networks take instead of images, or None.
+        features_digest: SHA-256 digest of this file; "" without one.
+        n_features: Number of its columns; 0 without one.
         fixed: Hyperparameters that the user fixed; they take precedence over the space.
         weights_folder: Absolute path of the folder that is searched for pretrained weights, or None.
         image_size: Height and width of images, in pixels.
@@ -84,6 +94,9 @@ class StudySpec(DataOptions):
     fit: str = "stretch"
     requirements: tuple[str, ...] = ()
     fixed: Mapping[str, Value] = field(default_factory=dict)
+    features: str | None = None
+    features_digest: str = ""
+    n_features: int = 0
     weights_folder: str | None = None
     fidelity: str = "epochs"
     warm_start: str | None = None
@@ -129,6 +142,7 @@ class StudySpec(DataOptions):
             "fit": self.fit,
             "batch_size": self.batch_size,
             "epochs": self.epochs,
+            **({"n_features": self.n_features} if self.features else {}),
             **self.space.constants,
         }
 

@@ -117,8 +117,8 @@ def _feature_inputs(
 
 def _describe(part: FrozenPart, images: np.ndarray, dtype: str, view: int, config: TrialConfig) -> Features:
     role, _, layer = part.name.partition("@")
-    backbone = config.second_backbone if role.startswith("second_") else config.backbone
-    return features_of(part.network, images, dtype=dtype, view=view, label=f"{backbone}@{layer}")
+    branch = config.branches[1 if role.startswith("second_") else 0]
+    return features_of(part.network, images, dtype=dtype, view=view, label=f"{branch.label}@{layer}")
 
 
 def compare_with_pixels(whole: keras.Model, valid: LabelledPart, probabilities: np.ndarray) -> float:

@@ -54,7 +54,7 @@ def run_probe(task: TrialTask) -> Generator[EpochRecord | FoldRecord, None, Tria
     n_classes = len(split.classes)
     costs = measure_costs(task, n_classes)
     (task.folder / "config.json").write_text(task.config.to_json(), encoding="utf-8")
-    images = open_images(downscaled_images(task.images, task.config.image_size))
+    images = open_images(downscaled_images(task.images, task.config.input_size))
     features = probe_features(task.config, images, weights_folder=task.weights_folder)
     part = split.train.joined(split.valid)  # the order of the images
     model = build_model(task.config, n_classes, steps_per_epoch=1, weights_folder=task.weights_folder)
@@ -128,9 +128,12 @@ def probe_features(config: TrialConfig, images: ImageArray, *, weights_folder: P
 
     Args:
         config: A configuration of family probe.
-        images: A decoded array, uint8 (n, h, w), of the configuration's image size.
+        images: A decoded array, uint8 (n, h, w), of the configuration's image size; rows of a table of features, float32
+            (n, n_features), if it takes these.
         weights_folder: Folder that is searched for weight files first.
     """
+    if config.takes_features:
+        return np.asarray(images)
     keras.utils.set_random_seed(config.seed)  # as in ``build_model``, for backbones without pretrained weights
     views = [images, images[:, :, ::-1]] if config.probe_mirrored else [images]
     found: dict[tuple[str, str], np.ndarray] = {}
@@ -140,7 +143,8 @@ def probe_features(config: TrialConfig, images: ImageArray, *, weights_folder: P
         cuts = [f"{BACKBONE}/{point}" for point in points]
         # Both poolings are cached in one pass; the averages are the first half.
         of_views = [
-            pooled_features(network, cuts, view, pooling=AVERAGE_AND_DEVIATION, label=branch.backbone) for view in views
+            pooled_features(network, cuts, view, pooling=AVERAGE_AND_DEVIATION, label=find_backbone(branch.backbone).label)
+            for view in views
         ]
         has_deviations = config.has_deviations(branch.backbone)
         for point, cut in zip(points, cuts, strict=True):

@@ -155,5 +155,5 @@ def _refuse_several_devices() -> None:
 @functools.lru_cache(maxsize=_MAX_BASES)
 def _cached_base(config: TrialConfig, images: Path, split_file: Path, weights_folder: Path | None) -> FrozenBase:
     split = SplitRecord.from_json(split_file.read_text(encoding="utf-8"))
-    train, valid = load_parts(downscaled_images(images, config.image_size), split)
+    train, valid = load_parts(downscaled_images(images, config.input_size), split)
     return FrozenBase(config, train=train, valid=valid, n_classes=len(split.classes), weights_folder=weights_folder)

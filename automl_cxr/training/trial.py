@@ -82,7 +82,7 @@ def run_trial(task: TrialTask) -> Generator[EpochRecord, None, TrialResult]:
     split = SplitRecord.from_json(task.split.read_text(encoding="utf-8"))
     costs = measure_costs(task, len(split.classes))
     task = with_buildable_image_size(task, len(split.classes))
-    train, valid = load_parts(downscaled_images(task.images, task.config.image_size), split)
+    train, valid = load_parts(downscaled_images(task.images, task.config.input_size), split)
     (task.folder / "config.json").write_text(task.config.to_json(), encoding="utf-8")
 
     with (task.folder / "train.log").open("w", encoding="utf-8") as log:

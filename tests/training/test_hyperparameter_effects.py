@@ -41,6 +41,7 @@ UNFROZEN = {**TRANSFER, "unfreeze": 3}
 CONCAT = {**BASE, "family": "concat", "backbone": "squeezenet", "second_backbone": "scratch"}
 AUGMENTED = {**STACK, "augmentation": 0.5, "shear": 5.0}
 PROBE = {**BASE, "family": "probe", "probe_layers": "squeezenet@6"}
+TABLE = {**BASE, "family": "transfer", "backbone": "features", "n_features": 4}
 FINDINGS = {**STACK, "task": "multilabel"}
 ASYMMETRIC = {**FINDINGS, "loss": "asymmetric"}
 
@@ -50,6 +51,7 @@ CASES = {
     "task": (STACK, "multilabel"),
     "image_size": (STACK, 48),
     "fit": (STACK, "crop"),
+    "n_features": (TABLE, 5),
     "input_channels": (STACK, 3),
     "scaling": (STACK, "unit"),
     "otsu": (STACK, True),
@@ -171,7 +173,8 @@ def architecture_and_head(config):
 
 
 def augmentation(config):
-    described = describe_layers(keras.Model(*raw_pixels(dataclasses.replace(config, otsu=False, image_size=32))))
+    plain = dataclasses.replace(config, otsu=False, image_size=32, n_features=4)
+    described = describe_layers(keras.Model(*raw_pixels(plain)))
     with blueprint(dataclasses.replace(config, otsu=False), N_CLASSES) as model:
         try:
             divide_network(model, with_views=config.views > 0)

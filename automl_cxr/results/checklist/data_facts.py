@@ -41,6 +41,8 @@ def _included(facts: FactData) -> str:
 
 
 def _preprocessing(facts: FactData) -> str:
+    if facts.report.spec.features is not None:
+        return "Another program computed the features of the images; its preprocessing is not part of the network."
     return "Scaling and other preprocessing are part of the network, which takes raw pixels from 0 to 255."
 
 
@@ -107,6 +109,8 @@ def _outcomes(facts: FactData) -> str:
 
 
 def _predictors(facts: FactData) -> str:
+    if facts.report.spec.features is not None:
+        return f"{facts.report.spec.n_features} features of one radiograph are the only input; no clinical variables are used."
     return "The pixels of one radiograph are the only input; no clinical variables are used."
 
 

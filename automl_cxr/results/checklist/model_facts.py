@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
+from automl_cxr.config import BranchConfig
+from automl_cxr.encoder_files import is_encoder
 from automl_cxr.results.checklist.fact_data import FactData
 from automl_cxr.results.external_predictions import EXTERNAL_FOLDER
 from automl_cxr.results.model_card import NOT_A_DEVICE
@@ -22,15 +24,19 @@ def _initial_weights(facts: FactData) -> str:
     random_weights = f"weights were random (seed {config.seed})."
     if not config.branches:
         return f"The initial {random_weights}"
-    sources = [f"{branch.backbone}: {_weights_of(branch.weights)}" for branch in config.branches]
+    if config.takes_features:
+        return f"The features are the input of the network, whose {random_weights}"
+    sources = [f"{branch.label}: {_weights_of(branch)}" for branch in config.branches]
     others = (
         "" if config.family == "probe" else f" Other {random_weights}"
     )  # the optimum of its regression does not depend on the start
     return f"Initial weights: {listed(sources)}.{others}"
 
 
-def _weights_of(name: str) -> str:
-    return {"imagenet": "ImageNet", "chexnet": "CheXNet", "none": "random"}.get(name, "a given file")
+def _weights_of(branch: BranchConfig) -> str:
+    if is_encoder(branch.backbone):
+        return "those of a given encoder"
+    return {"imagenet": "ImageNet", "chexnet": "CheXNet", "none": "random"}.get(branch.weights, "a given file")
 
 
 def _loss(facts: FactData) -> str:

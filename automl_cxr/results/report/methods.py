@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from automl_cxr.architectures import find_backbone
 from automl_cxr.config import TrialConfig
+from automl_cxr.encoder_files import is_encoder
 from automl_cxr.engine.parameters import Choice, Float, Int
 from automl_cxr.records import PartRecord
 from automl_cxr.results.html_page import Section, Text
@@ -198,6 +200,11 @@ def _size(part: PartRecord) -> str:
 
 def _preparation(data: ReportData) -> str:
     size, fit = data.spec.image_size, data.spec.fit
+    if data.spec.features is not None:
+        return (
+            f"Each image was represented by {data.spec.n_features} features that another program had computed (SHA-256 of the "
+            f"table: {data.spec.features_digest})."
+        )
     return f"Images were converted to 8-bit greyscale and {_FITS[fit]} {size} × {size} pixels."
 
 
@@ -332,10 +339,25 @@ def _network(config: TrialConfig) -> str:
     return {
         "scratch": "a convolutional network trained from random weights",
         "fused": "a convolutional network with joined shallow and deep feature maps",
-        "transfer": f"a {config.backbone} network with {_weights(config.weights)} weights and a new head",
-        "concat": f"the concatenation of {config.backbone} and {config.second_backbone}",
-        "probe": f"a logistic regression on the outputs of the frozen layers {config.probe_layers}",
+        "transfer": _transfer(config),
+        "concat": f"the concatenation of {' and '.join(branch.label for branch in config.branches)}",
+        "probe": f"a logistic regression on {_probed(config)}",
     }.get(config.family, f"a network of family {config.family}")
+
+
+def _transfer(config: TrialConfig) -> str:
+    if config.takes_features:
+        return "a network of dense layers on the features"
+    if is_encoder(config.backbone):
+        return f"a new head on the frozen encoder {find_backbone(config.backbone).label}"
+    return f"a {config.backbone} network with {_weights(config.weights)} weights and a new head"
+
+
+def _probed(config: TrialConfig) -> str:
+    if config.takes_features:
+        return "the features"
+    names = [f"{find_backbone(layer.backbone).label}@{layer.layer}" for layer in config.probed]
+    return f"the outputs of the frozen layers {'+'.join(names)}"
 
 
 def _weights(name: str) -> str:

@@ -29,7 +29,7 @@ _TAGS = (
     *("PatientID", "ViewPosition", "ViewCodeSequence", "PatientOrientation", "SeriesDescription", "ProtocolName"),
     "StudyDescription",
     *("Modality", "SOPClassUID", "BodyPartExamined"),
-    *("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "AccessionNumber"),
+    *("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "AccessionNumber", "NumberOfFrames"),
 )
 _VIEW_OF_DIRECTION = {"A": LATERAL, "P": LATERAL, "L": FRONTAL, "R": FRONTAL}
 _PICTURE_TAGS = ("Rows", "Columns", "PhotometricInterpretation")  # one of them may be missing, which decoding reports
@@ -51,6 +51,7 @@ class DicomTags:
         series: SeriesInstanceUID.
         study: StudyInstanceUID.
         accession: AccessionNumber.
+        n_frames: NumberOfFrames; 1 if it is missing or invalid.
         has_picture: False for an object without pixels, such as a report.
         is_dicom: False for a file of another format.
     """
@@ -65,6 +66,7 @@ class DicomTags:
     series: str = ""
     study: str = ""
     accession: str = ""
+    n_frames: int = 1
     has_picture: bool = True
     is_dicom: bool = True
 
@@ -82,11 +84,23 @@ def read_tags(path: Path) -> DicomTags:
             if not is_dicom(file.read(HEAD_BYTES)):
                 return NOT_DICOM
         with path.open("rb") as file:
-            if _is_deflated(file):
-                return DicomTags()
-            header = _read(file, stop_before_pixels=True, specific_tags=[*_TAGS, *_PICTURE_TAGS])
+            return read_tags_of(file)
     except OSError:
         return NOT_DICOM
+
+
+def read_tags_of(file: BinaryIO) -> DicomTags:
+    """Read the header of an open DICOM file up to the pixels; all values are empty for a damaged file.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    try:
+        if _is_deflated(file):
+            return DicomTags()
+        header = _read(file, stop_before_pixels=True, specific_tags=[*_TAGS, *_PICTURE_TAGS])
+    except OSError:
+        raise
     except Exception:  # noqa: BLE001 - pydicom raises many types of exceptions for a broken file
         return DicomTags()
     return DicomTags(
@@ -100,6 +114,7 @@ def read_tags(path: Path) -> DicomTags:
         _text(header, "SeriesInstanceUID"),
         _text(header, "StudyInstanceUID"),
         _text(header, "AccessionNumber"),
+        _count_frames(header),
         has_picture=any(name in header for name in _PICTURE_TAGS),
     )
 
@@ -109,6 +124,11 @@ def _text(header: FileDataset, name: str) -> str:
         return str(header.get(name) or "").strip()
     except Exception:  # noqa: BLE001 - pydicom converts a value when it is read, and raises many types of exceptions
         return ""
+
+
+def _count_frames(header: FileDataset) -> int:
+    number = _text(header, "NumberOfFrames")
+    return int(number) if number.isdecimal() else 1
 
 
 def _view(header: FileDataset) -> str:

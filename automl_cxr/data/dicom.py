@@ -126,6 +126,15 @@ def _text(header: FileDataset, name: str) -> str:
         return ""
 
 
+def read_header(content: bytes) -> FileDataset:
+    """Read the header of a DICOM file that ``decode_dicom`` accepts, up to the pixels.
+
+    Raises:
+        Exception: Any type, for a broken file.
+    """
+    return _read(io.BytesIO(content), stop_before_pixels=True)
+
+
 def _count_frames(header: FileDataset) -> int:
     number = _text(header, "NumberOfFrames")
     return int(number) if number.isdecimal() else 1

@@ -1,19 +1,13 @@
-"""The answers of the server: their fields, which are also the schema of the API, and how they follow from probabilities."""
+"""The answers of the server: their fields, which are also the schema of the API, and pictures in base64."""
 
 from __future__ import annotations
 
 from base64 import b64encode
-from itertools import compress
 
-import numpy as np
 from pydantic import BaseModel, Field
 
-from automl_cxr.results.classifier import Classifier
-from automl_cxr.scoring.conformal import ConformalSets
+from automl_cxr.serving.decisions import RESEARCH_USE
 from automl_cxr.serving.heatmaps import PaintedHeatmap
-from automl_cxr.tasks import ABSENT, PRESENT
-
-RESEARCH_USE = "Research use only. Not a medical device: the result must not be used for clinical decisions."
 
 
 class Health(BaseModel):
@@ -32,6 +26,7 @@ class Served(BaseModel):
     thresholds: dict[str, float] | None = Field(description="For findings, the probability from which each counts as present")
     coverage: float | None = Field(description="Stated coverage of the conformal sets; null if the server does not abstain")
     heatmaps: bool = Field(description="Whether heat maps can be requested")
+    reports: bool = Field(description="Whether DICOM structured reports can be requested")
     max_upload_bytes: int
     model_digest: str = Field(description="SHA-256 of the digests of the model files")
     versions: dict[str, str]
@@ -73,45 +68,16 @@ class Prediction(BaseModel):
     radiograph_png: str | None = Field(
         description="With a heat map: PNG file in base64, the radiograph in the same size as the heat map"
     )
+    has_report: bool = Field(description="Whether a DICOM structured report of the image can be requested")
     image_sha256: str
     warnings: list[str] = Field(description="What makes the image unusual for the classifier")
     use: str = RESEARCH_USE
 
 
-def decide(classifier: Classifier, probabilities: np.ndarray) -> list[str]:
-    """Return the most probable class; for findings those whose probability reaches the threshold.
+class Problem(BaseModel):
+    """Why a request was refused."""
 
-    Args:
-        classifier: The classifier.
-        probabilities: Of one image, (n_classes,).
-    """
-    thresholds = classifier.threshold_array
-    if thresholds is None:
-        return [classifier.classes[int(probabilities.argmax())]]
-    return list(compress(classifier.classes, probabilities >= thresholds))
-
-
-def abstain(classes: tuple[str, ...], sets: ConformalSets, probabilities: np.ndarray) -> Abstention:
-    """Return the decision by the conformal sets of one image, see ``results.abstention.add_sets``.
-
-    Args:
-        classes: Classes or findings.
-        sets: The calibrated sets.
-        probabilities: Of one image, (n_classes,).
-    """
-    contains = sets.contains(probabilities[np.newaxis])[0]
-    if contains.ndim == 1:
-        plausible = list(compress(classes, contains))
-        decision = plausible if len(plausible) == 1 else []
-        return Abstention(coverage=sets.coverage, abstains=not decision, decision=decision, plausible=plausible, undecided=[])
-    is_decided = contains.sum(axis=1) == 1
-    return Abstention(
-        coverage=sets.coverage,
-        abstains=not is_decided.all(),
-        decision=list(compress(classes, is_decided & contains[:, PRESENT] & ~contains[:, ABSENT])),
-        plausible=list(compress(classes, contains[:, PRESENT])),
-        undecided=list(compress(classes, ~is_decided)),
-    )
+    detail: str
 
 
 def encode_heatmap(painted: PaintedHeatmap) -> Heatmap:

@@ -7,22 +7,29 @@ import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from typing import Any, TypeVar
+
+import numpy as np
 
 from automl_cxr.data.decode import decoder_warnings_off
-from automl_cxr.errors import UsageError
-from automl_cxr.io import sha256_of_file
+from automl_cxr.errors import UnreadableImageError, UsageError
 from automl_cxr.results.abstention import describe_few_images
 from automl_cxr.results.classifier import Classifier, LoadedClassifier
 from automl_cxr.results.explain.overlays import resize_for_display
 from automl_cxr.scoring.conformal import ConformalSets
-from automl_cxr.serving.answers import Prediction, Served, abstain, decide, encode_heatmap, encode_png
+from automl_cxr.serving.answers import Abstention, Prediction, Served, encode_heatmap, encode_png
+from automl_cxr.serving.decisions import decide, decide_by_sets
 from automl_cxr.serving.heatmaps import HeatmapPainter, to_png
-from automl_cxr.serving.prediction_queue import PredictionQueue, PreparedImage, warm_up
-from automl_cxr.serving.uploads import MAX_UPLOAD_BYTES, MAX_UPLOAD_PIXELS, decode_upload
+from automl_cxr.serving.prediction_queue import Computed, PredictionQueue, PreparedImage, warm_up
+from automl_cxr.serving.structured_report import ReportContext, check_highdicom, digest_models, read_source, write_report
+from automl_cxr.serving.uploads import MAX_UPLOAD_BYTES, MAX_UPLOAD_PIXELS, Upload, decode_upload
 from automl_cxr.study.provenance import describe_versions
 from automl_cxr.version import __version__
 
+ResultT = TypeVar("ResultT")
+_NO_PIXELS = np.empty((0, 0), np.uint8)
 _DECODING_THREADS = 2  # images that are decoded at the same time; each may need a gigabyte
 
 
@@ -65,6 +72,8 @@ class PredictionService:
         except UsageError as error:  # a network without feature maps
             self._painter = None
             self._notes.append(f"There are no heat maps. {error}")
+        self._model_digest = digest_models(classifier)
+        self._can_report = find_spec("highdicom") is not None
         self._resources = ExitStack()
 
     def __enter__(self) -> PredictionService:
@@ -87,7 +96,6 @@ class PredictionService:
         """Describe the classifier and the versions of the programs."""
         classifier, sets = self._classifier, self._options.sets
         thresholds = classifier.thresholds
-        digests = "".join(sha256_of_file(member.file) for member in classifier.members)
         return Served(
             study=classifier.study,
             classifier=classifier.name,
@@ -96,8 +104,9 @@ class PredictionService:
             thresholds=None if thresholds is None else dict(zip(classifier.classes, thresholds, strict=True)),
             coverage=None if sets is None else sets.coverage,
             heatmaps=self._painter is not None,
+            reports=self._can_report,
             max_upload_bytes=self._options.max_bytes,
-            model_digest=hashlib.sha256(digests.encode()).hexdigest(),
+            model_digest=self._model_digest,
             versions={"automl-cxr": __version__, **describe_versions()},
             warnings=list(classifier.warnings),
             notes=self._notes,
@@ -118,25 +127,58 @@ class PredictionService:
         """
         column = None if explain is None else self._loaded.column(explain)
 
-        def prepare() -> tuple[PreparedImage, tuple[str, ...], str]:
+        def prepare() -> tuple[PreparedImage, Upload, str]:
             content = read()
             upload = decode_upload(content, max_pixels=self._options.max_pixels)
-            squares = self._loaded.squares([upload.pixels])
             radiograph = resize_for_display(upload.pixels) if heatmap else None
-            return PreparedImage(squares, radiograph, column), upload.warnings, hashlib.sha256(content).hexdigest()
+            prepared = PreparedImage(self._loaded.squares([upload.pixels]), radiograph, column)
+            return prepared, replace(upload, pixels=_NO_PIXELS), hashlib.sha256(content).hexdigest()
 
-        loop = asyncio.get_running_loop()
-        prepared, warnings, digest = await loop.run_in_executor(self._decoding, prepare)
-        computed = await asyncio.wrap_future(self._queue.submit(prepared))
+        prepared, upload, digest = await self._in_decoding_thread(prepare)
+        computed = await self._compute(prepared)
         classifier, sets, probabilities = self._classifier, self._options.sets, computed.probabilities
+        by_sets = None if sets is None else decide_by_sets(classifier.classes, sets, probabilities)
         return Prediction(
             study=classifier.study,
             classifier=classifier.name,
             probabilities=dict(zip(classifier.classes, map(float, probabilities), strict=True)),
             decision=decide(classifier, probabilities),
-            abstention=None if sets is None else abstain(classifier.classes, sets, probabilities),
+            abstention=None if by_sets is None else Abstention(**vars(by_sets)),
             heatmap=None if computed.heatmap is None else encode_heatmap(computed.heatmap),
             radiograph_png=None if prepared.radiograph is None else encode_png(to_png(prepared.radiograph)),
+            has_report=upload.file_format == "DICOM" and self._can_report,
             image_sha256=digest,
-            warnings=list(warnings),
+            warnings=list(upload.warnings),
         )
+
+    async def report(self, read: Callable[[], bytes]) -> bytes:
+        """Predict an upload, and return a DICOM structured report.
+
+        Args:
+            read: As in ``predict``.
+
+        Raises:
+            UnreadableImageError: The upload cannot be decoded, is not a radiograph, or is not a DICOM file with identifiers.
+            UsageError: The package highdicom is not installed.
+        """
+        check_highdicom()
+
+        def prepare() -> tuple[PreparedImage, Any]:
+            content = read()
+            upload = decode_upload(content, max_pixels=self._options.max_pixels)
+            if upload.file_format != "DICOM":
+                raise UnreadableImageError(
+                    f"A structured report refers to a DICOM image; received a {upload.file_format} file. Send the DICOM file."
+                )
+            return PreparedImage(self._loaded.squares([upload.pixels])), read_source(content)
+
+        prepared, source = await self._in_decoding_thread(prepare)
+        computed = await self._compute(prepared)
+        context = ReportContext(classifier=self._classifier, model_digest=self._model_digest, sets=self._options.sets)
+        return await self._in_decoding_thread(lambda: write_report(source, computed.probabilities, context))
+
+    async def _in_decoding_thread(self, function: Callable[[], ResultT]) -> ResultT:
+        return await asyncio.get_running_loop().run_in_executor(self._decoding, function)
+
+    async def _compute(self, image: PreparedImage) -> Computed:
+        return await asyncio.wrap_future(self._queue.submit(image))

@@ -18,6 +18,8 @@ from automl_cxr.results import ensembles, sealed_images
 from automl_cxr.results.abstention import add_sets, calibrate_classifier, describe_sets
 from automl_cxr.results.classifier import ENSEMBLE_FILE, Classifier, load_ensemble
 from automl_cxr.results.ensembles import BuiltEnsemble
+from automl_cxr.serving.report_files import open_report_folder, write_reports
+from automl_cxr.serving.structured_report import ReportContext, digest_models
 from automl_cxr.storage.urls import explained_storage_errors
 from automl_cxr.study.data_preparation import OnProgress
 from automl_cxr.study.model_sources import study_of_model
@@ -92,6 +94,7 @@ def predict(
     paths: Sequence[str | Path],
     *,
     abstain: float | None = None,
+    reports: str | Path | None = None,
     runs: str | Path | None = None,
     storage: str | None = None,
     on_progress: OnProgress | None = None,
@@ -103,6 +106,7 @@ def predict(
         paths: Image files and folders.
         abstain: Stated coverage of conformal sets, between 0 and 1, by which the classifier abstains; see
             ``results.abstention.add_sets`` for the columns. [default: a decision for each image]
+        reports: New or empty folder for a DICOM structured report of each DICOM image. [default: none]
         runs: Folder that contains the files of all studies. [default: that of the classifier]
         storage: Optuna storage URL of its study; see ``open_study``.
         on_progress: Called with the number of predicted images and of all images.
@@ -115,8 +119,11 @@ def predict(
 
     Raises:
         TrialError: A model file is damaged.
-        UsageError: The coverage is out of range, or the classifier averages over the mirrored view.
+        UsageError: The coverage is out of range, the classifier averages over the mirrored view, the folder of the reports
+            contains files, or highdicom is not installed.
     """
+    if reports is not None:
+        open_report_folder(Path(reports))
     sets = None if abstain is None else calibrate_classifier(classifier, abstain)
     files, problems = load_image_paths(paths)
     probabilities, unreadable = classifier.predict(files, on_progress=on_progress)
@@ -126,6 +133,9 @@ def predict(
     if sets is not None:
         table = add_sets(table, sets, classifier.classes)
         notes += describe_sets(table, sets, classifier.classes)
+    if reports is not None:
+        context = ReportContext(classifier=classifier, model_digest=digest_models(classifier), sets=sets)
+        notes += write_reports(list(map(Path, readable)), probabilities, context, Path(reports))
     table.attrs["notes"] = notes
     return table, problems | {str(files[position]): reason for position, reason in unreadable.items()}
 

@@ -203,6 +203,13 @@ def _print_evaluation(study: str, result: Any) -> None:
     help="Decide only where the conformal set with this coverage of each class, such as 0.9, has one class. "
     " [default: a decision for each image]",
 )
+@click.option(
+    "--sr",
+    "reports",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="New or empty folder for a DICOM structured report of each DICOM image, marked as research use.",
+)
 @trial_option
 @mirrored_option
 @location_options
@@ -213,6 +220,7 @@ def predict(
     paths: tuple[str, ...],
     out: Path | None,
     abstain: float | None,
+    reports: Path | None,
     trial: int | None,
     mirrored: bool,
     runs: str | None,
@@ -233,7 +241,9 @@ def predict(
     check_out(out)
     classifier = open_target(target, trial=trial, runs=runs, storage=storage, mirrored=mirrored)
     with progress_bar("predicting") as on_progress:
-        table, problems = api.predict(classifier, paths, abstain=abstain, runs=runs, storage=storage, on_progress=on_progress)
+        table, problems = api.predict(
+            classifier, paths, abstain=abstain, reports=reports, runs=runs, storage=storage, on_progress=on_progress
+        )
     for note in table.attrs["notes"]:
         print_message(note)
     for path, reason in problems.items():

@@ -28,6 +28,7 @@ _STATUS_OF_ERRORS: dict[type[Exception], HTTPStatus] = {
     UnreadableImageError: HTTPStatus.UNPROCESSABLE_ENTITY,
     UnknownNameError: HTTPStatus.UNPROCESSABLE_ENTITY,
 }
+_UNEXPECTED = "The server failed at this request. Its log has the reason."
 # Statuses of /predict; a wrong parameter has status 422, too, with another body that FastAPI documents.
 _PROBLEMS = (
     *(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
@@ -105,6 +106,7 @@ def build_app(service: PredictionService) -> FastAPI:
     )
     for error_type, status in _STATUS_OF_ERRORS.items():
         app.add_exception_handler(error_type, _answer_with(status))
+    app.add_exception_handler(Exception, _hide_unexpected)  # uvicorn logs it
     return app
 
 
@@ -119,3 +121,7 @@ def _answer_with(status: HTTPStatus) -> Callable[[Request, Exception], JSONRespo
         return JSONResponse({"detail": str(error)}, status, headers)
 
     return answer
+
+
+def _hide_unexpected(_request: Request, _error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": _UNEXPECTED}, HTTPStatus.INTERNAL_SERVER_ERROR)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any, TypeVar
@@ -48,6 +49,18 @@ class ServiceOptions:
     max_pixels: int = MAX_UPLOAD_PIXELS
 
 
+@contextmanager
+def _pydicom_log_off() -> Iterator[None]:
+    """Suppress pydicom's log messages about damaged files. They may contain values of patients."""
+    logger = logging.getLogger("pydicom")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 class PredictionService:
     """Predicts uploads with a classifier whose networks are in memory. Use it as a context manager.
 
@@ -78,6 +91,7 @@ class PredictionService:
 
     def __enter__(self) -> PredictionService:
         self._resources.enter_context(decoder_warnings_off())
+        self._resources.enter_context(_pydicom_log_off())
         warm_up(self._loaded, self._painter)
         self._queue = PredictionQueue(self._loaded, self._painter)
         self._resources.callback(self._queue.close)

@@ -145,7 +145,7 @@ def write_report(source: Dataset, probabilities: np.ndarray, context: ReportCont
 def _content(source: Dataset, probabilities: np.ndarray, context: ReportContext) -> Any:
     """Return the content tree: who observed, what was measured for each class, and the comment on its use."""
     import highdicom as hd
-    from highdicom.sr import codes
+    from pydicom.sr.codedict import codes
 
     device = hd.sr.DeviceObserverIdentifyingAttributes(
         uid=_uid_of(context.model_digest),

@@ -126,7 +126,9 @@ def test_a_server_with_a_token_needs_it_for_results_only(service):
             assert client.get(path).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/static/../predict", "/static//../classifier", "//classifier", "/classifier/", "/%63lassifier"])
+@pytest.mark.parametrize(
+    "path", ["/static/../predict", "/static//../classifier", "//classifier", "/classifier/", "/%63lassifier"]
+)
 def test_other_spellings_of_a_path_need_the_token(service, path):
     with (
         running(service, token=TOKEN) as client,
@@ -146,6 +148,16 @@ def test_a_name_that_was_bound_to_this_machine_is_refused(client, host):
 def test_pages_of_other_sites_are_refused(client, origin):
     answer = post(client, png(), headers={"Origin": origin})
     assert (answer.status_code, "pages of other sites" in answer.json()["detail"]) == (403, True)
+
+
+def test_an_unexpected_error_is_not_shown_and_does_not_end_the_server(service, monkeypatch):
+    with running(service) as client:
+        monkeypatch.setattr(service._loaded, "predict_squares", lambda _squares: 1 / 0)
+        answer = post(client, png())
+        assert (answer.status_code, "ZeroDivisionError" in answer.text) == (500, False)
+        assert "log" in answer.json()["detail"]
+        monkeypatch.undo()
+        assert post(client, png()).status_code == 200
 
 
 def test_only_a_server_on_this_machine_needs_no_token():

@@ -24,7 +24,7 @@ async function request(path, options = {}) {
 async function describe() {
   served = await (await request("classifier")).json();
   element("login").hidden = true;
-  element("served").textContent = `${served.classifier} of study ${served.study}`;
+  element("served").textContent = `${served.classifier}, study ${served.study}`;
   element("versions").textContent = `automl_cxr ${served.versions["automl-cxr"] || ""}`;
   element("class-title").textContent = served.task === "findings" ? "Finding" : "Class";
   element("hint").hidden = !served.heatmaps;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from automl_cxr.results.abstention import add_sets, calibrate_classifier, descri
 from automl_cxr.results.classifier import ENSEMBLE_FILE, Classifier, load_ensemble
 from automl_cxr.results.ensembles import BuiltEnsemble
 from automl_cxr.serving.report_files import open_report_folder, write_reports
+from automl_cxr.serving.server import ServerOptions, serve_classifier
 from automl_cxr.serving.structured_report import ReportContext, digest_models
 from automl_cxr.storage.urls import explained_storage_errors
 from automl_cxr.study.data_preparation import OnProgress
@@ -156,17 +157,51 @@ def record_test_images(
         Messages for the user; none if there are no test images among the files.
     """
     n_images = sealed_images.count_test_images(classifier, files)
-    if not n_images:
-        return []
+    return _record_test_use(classifier, n_images, use, runs=runs, storage=storage) if n_images else []
+
+
+def _record_test_use(
+    classifier: Classifier, n_images: int | None, use: str, *, runs: str | Path | None, storage: str | None
+) -> list[str]:
+    """Record the use of test images; ``n_images`` is None if their number is not known yet."""
     place = study_of_model(classifier.members[0].file)
     folder, url = locate(runs or (None if place is None else place.parent), storage)
     try:
         store = StudyStore.open(classifier.study, runs=folder, storage=url)
     except StudyError as error:
-        found = f"{n_images} of the images are in the test part of study '{classifier.study}'"
+        number = "The image is" if n_images is None else f"{n_images} of the images are"
+        found = f"{number} in the test part of study '{classifier.study}'"
         return [f"{found}. This is not recorded, because the study was not found ({error})."]
     with explained_storage_errors():
         return [sealed_images.record_test_images(store, classifier, n_images, use)]
+
+
+def serve(
+    classifier: Classifier,
+    options: ServerOptions | None = None,
+    *,
+    runs: str | Path | None = None,
+    storage: str | None = None,
+    on_ready: Callable[[str], None],
+) -> None:
+    """Serve a classifier over HTTP until the process is interrupted. The first test image of the study is recorded.
+
+    Args:
+        classifier: Result of ``open_classifier``.
+        options: Address, token and limits. [default: on this machine only, without a token]
+        runs: Folder that contains the files of all studies. [default: that of the classifier]
+        storage: Optuna storage URL of its study; see ``open_study``.
+        on_ready: Called with the address when the server accepts requests.
+
+    Raises:
+        UsageError: A package is not installed, there is no token for an address beyond this machine, or the server cannot
+            listen on the address.
+    """
+
+    def record_test_use() -> list[str]:
+        return _record_test_use(classifier, None, "served predictions", runs=runs, storage=storage)
+
+    serve_classifier(classifier, options or ServerOptions(), record_test_use=record_test_use, on_ready=on_ready)
 
 
 def combine_predictions(predictions: Sequence[str | Path], **choices: Any) -> BuiltEnsemble:

@@ -70,7 +70,8 @@ def serve(
 
     The printed address is a page on which a person drops an image. Programs send images to /predict; /docs describes the API.
     """
-    from automl_cxr.serving.server import ServerOptions, check_token, read_token, serve_classifier
+    from automl_cxr import api
+    from automl_cxr.serving.server import ServerOptions, check_token, read_token
 
     token = read_token(token_file)
     check_token(host, token)
@@ -84,4 +85,10 @@ def serve(
         max_bytes=max_upload,
         max_waiting=max_waiting,
     )
-    serve_classifier(classifier, options, on_ready=lambda address: print_message(f"Serving at {address} (stop with Ctrl-C)"))
+    api.serve(
+        classifier,
+        options,
+        runs=runs,
+        storage=storage,
+        on_ready=lambda address: print_message(f"Serving at {address} (stop with Ctrl-C)"),
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import socket
 from collections.abc import Callable, Collection
@@ -13,6 +14,7 @@ from automl_cxr.errors import UsageError
 from automl_cxr.request_rules import RequestRules, is_loopback
 from automl_cxr.results.abstention import calibrate_classifier
 from automl_cxr.results.classifier import Classifier
+from automl_cxr.serving.known_images import KnownImages
 
 TOKEN_VARIABLE = "AUTOML_CXR_TOKEN"  # noqa: S105 - the name of a variable
 _MIN_TOKEN = 16  # characters
@@ -38,16 +40,23 @@ class ServerOptions:
     other_hosts: Collection[str] = ()
     token: str = ""
     abstain: float | None = None
-    max_bytes: int
-    max_waiting: int
+    max_bytes: int = 64 * 2**20
+    max_waiting: int = 256
 
 
-def serve_classifier(classifier: Classifier, options: ServerOptions, *, on_ready: Callable[[str], None]) -> None:
+def serve_classifier(
+    classifier: Classifier,
+    options: ServerOptions,
+    *,
+    record_test_use: Callable[[], list[str]],
+    on_ready: Callable[[str], None],
+) -> None:
     """Serve a classifier until the process is interrupted.
 
     Args:
         classifier: The classifier.
         options: Address, token and limits.
+        record_test_use: See ``KnownImages``.
         on_ready: Called with the address when the server accepts requests.
 
     Raises:
@@ -68,13 +77,15 @@ def serve_classifier(classifier: Classifier, options: ServerOptions, *, on_ready
 
     with _listen(options.host, options.port) as listening:
         sets = None if options.abstain is None else calibrate_classifier(classifier, options.abstain)
-        service = PredictionService(classifier, ServiceOptions(sets=sets, max_bytes=options.max_bytes))
+        known = KnownImages(classifier, record_test_use)
+        service = PredictionService(classifier, ServiceOptions(sets=sets, max_bytes=options.max_bytes), known)
         rules = RequestRules(host=options.host, port=options.port, other_hosts=options.other_hosts, token=options.token)
         app = Gate(build_app(service), rules, Limits(options.max_bytes, options.max_waiting))
         config = uvicorn.Config(
             app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=_SHUTDOWN_SECONDS
         )
         with service, contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is the usual way to stop the server
+            gc.freeze()  # no collection has to visit the networks, neither between requests nor at the end
             on_ready(_address(options.host, listening.getsockname()[1]))
             uvicorn.Server(config).run(sockets=[listening])
 

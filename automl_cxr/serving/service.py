@@ -23,6 +23,7 @@ from automl_cxr.scoring.conformal import ConformalSets
 from automl_cxr.serving.answers import Abstention, Prediction, Served, encode_heatmap, encode_png
 from automl_cxr.serving.decisions import decide, decide_by_sets
 from automl_cxr.serving.heatmaps import HeatmapPainter, to_png
+from automl_cxr.serving.known_images import KnownImages
 from automl_cxr.serving.prediction_queue import Computed, PredictionQueue, PreparedImage, warm_up
 from automl_cxr.serving.structured_report import ReportContext, check_highdicom, digest_models, read_source, write_report
 from automl_cxr.serving.uploads import MAX_UPLOAD_BYTES, MAX_UPLOAD_PIXELS, Upload, decode_upload
@@ -67,15 +68,17 @@ class PredictionService:
     Args:
         classifier: The classifier.
         options: Abstention and limits.
+        known: The images of the study.
 
     Raises:
         TrialError: A model file is damaged.
         DataError: A model does not match its record.
     """
 
-    def __init__(self, classifier: Classifier, options: ServiceOptions) -> None:
+    def __init__(self, classifier: Classifier, options: ServiceOptions, known: KnownImages) -> None:
         self._classifier = classifier
         self._options = options
+        self._known = known
         self._loaded = LoadedClassifier(classifier)
         self._notes = [*classifier.notes]
         if options.sets is not None:
@@ -143,10 +146,12 @@ class PredictionService:
 
         def prepare() -> tuple[PreparedImage, Upload, str]:
             content = read()
-            upload = decode_upload(content, max_pixels=self._options.max_pixels)
+            upload = self._decode(content)
             radiograph = resize_for_display(upload.pixels) if heatmap else None
             prepared = PreparedImage(self._loaded.squares([upload.pixels]), radiograph, column)
-            return prepared, replace(upload, pixels=_NO_PIXELS), hashlib.sha256(content).hexdigest()
+            digest = hashlib.sha256(content)
+            warnings = (*upload.warnings, *self._known.warnings_of(digest.digest()))
+            return prepared, replace(upload, pixels=_NO_PIXELS, warnings=warnings), digest.hexdigest()
 
         prepared, upload, digest = await self._in_decoding_thread(prepare)
         computed = await self._compute(prepared)
@@ -179,7 +184,8 @@ class PredictionService:
 
         def prepare() -> tuple[PreparedImage, Any]:
             content = read()
-            upload = decode_upload(content, max_pixels=self._options.max_pixels)
+            upload = self._decode(content)
+            self._known.warnings_of(hashlib.sha256(content).digest())
             if upload.file_format != "DICOM":
                 raise UnreadableImageError(
                     f"A structured report refers to a DICOM image; received a {upload.file_format} file. Send the DICOM file."
@@ -190,6 +196,9 @@ class PredictionService:
         computed = await self._compute(prepared)
         context = ReportContext(classifier=self._classifier, model_digest=self._model_digest, sets=self._options.sets)
         return await self._in_decoding_thread(lambda: write_report(source, computed.probabilities, context))
+
+    def _decode(self, content: bytes) -> Upload:
+        return decode_upload(content, max_pixels=self._options.max_pixels)
 
     async def _in_decoding_thread(self, function: Callable[[], ResultT]) -> ResultT:
         return await asyncio.get_running_loop().run_in_executor(self._decoding, function)

@@ -16,6 +16,7 @@ from automl_cxr.results.abstention import calibrate_classifier
 from automl_cxr.results.classifier import classifier_of_trial
 from automl_cxr.serving.app import build_app
 from automl_cxr.serving.gate import Gate, Limits
+from automl_cxr.serving.known_images import KnownImages
 from automl_cxr.serving.service import PredictionService, ServiceOptions
 from tests.data.conftest import write_dicom  # noqa: F401 - a fixture
 from tests.results.conftest import finished  # noqa: F401 - a fixture
@@ -31,7 +32,9 @@ def classifier(finished):  # noqa: F811
 @pytest.fixture(scope="session")
 def service(classifier):
     sets = calibrate_classifier(classifier, 0.5)
-    with PredictionService(classifier, ServiceOptions(sets=sets, max_bytes=MAX_BYTES, max_pixels=40_000)) as opened:
+    known = KnownImages(classifier, lambda: ["a test image"])
+    options = ServiceOptions(sets=sets, max_bytes=MAX_BYTES, max_pixels=40_000)
+    with PredictionService(classifier, options, known) as opened:
         yield opened
 
 

@@ -4,12 +4,15 @@ import base64
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from automl_cxr import api
+from automl_cxr.api import classifiers
 from automl_cxr.results.explain.explanation import explain
+from automl_cxr.serving.known_images import KnownImages
 from tests.serving.conftest import png
 
 
@@ -47,6 +50,34 @@ def test_images_that_wait_are_predicted_together_without_a_change(client):
         together = list(threads.map(lambda content: client.post("/predict", files={"file": content}).json(), contents))
     for alone, answer in zip(one_by_one, together, strict=True):
         assert answer["probabilities"] == pytest.approx(alone, abs=1e-6)
+
+
+def test_images_of_the_study_are_recognised_in_any_request(client, finished):
+    split = finished._store.split
+    for image, warning in ((split.train.images[0], "trained or selected on this image"), (split.test[0], "a test image")):
+        file = Path(finished._store.spec.data) / image
+        assert [warning in text for text in client.post("/predict", files={"file": file.read_bytes()}).json()["warnings"]] == [
+            True
+        ]
+    assert client.post("/predict", files={"file": png(seed=9)}).json()["warnings"] == []
+
+
+def test_the_use_of_test_images_is_recorded_once(finished, classifier, monkeypatch):
+    opened = []
+
+    def serve(_classifier, _options, *, record_test_use, on_ready):
+        known = KnownImages(classifier, record_test_use)
+        split = finished._store.split
+        for image in split.test[:3]:
+            content = (Path(finished._store.spec.data) / image).read_bytes()
+            opened.extend(known.warnings_of(hashlib.sha256(content).digest()))
+
+    monkeypatch.setattr(classifiers, "serve_classifier", serve)
+    before = len(finished._store.test_opened())
+    api.serve(classifier, on_ready=print)
+    assert len(set(opened)) == 1
+    assert "recorded as evaluation" in opened[0]
+    assert len(finished._store.test_opened()) == before + 1
 
 
 def test_the_heat_map_is_that_of_explain(client, classifier, phantoms):

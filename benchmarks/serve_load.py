@@ -3,10 +3,10 @@
     python benchmarks/serve_load.py                       # makes a small study of phantoms first; 5 minutes on two cores
     python benchmarks/serve_load.py STUDY --runs RUNS     # a study, or the folder of an ensemble
 
-200 clients send one upload after another: PNG, JPEG and DICOM radiographs of up to 4 megapixels, every tenth with a heat map. One
-in eight is a file that must be refused: truncated, text, a decompression bomb, a CT slice. An answer with another status than the
-expected one, or with other probabilities than the first answer for the same image, is an error. The clients run on the same
-cores.
+200 clients send one upload after another: PNG, JPEG and DICOM radiographs of up to 4 megapixels, every tenth with a heat map.
+One in eight is a file that must be refused: truncated, text, a decompression bomb, a CT slice. An answer with another status
+than the expected one, or with other probabilities than the first answer for the same image, is an error. The clients run on the
+same cores.
 """
 
 from __future__ import annotations

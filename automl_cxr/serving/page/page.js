@@ -14,9 +14,14 @@ function show(message, isProblem = false) {
 
 async function request(path, options = {}) {
   const headers = token ? { Authorization: `Bearer ${token}` } : {};
-  const response = await fetch(path, { ...options, headers });
+  const response = await fetch(path, { ...options, headers }).catch(() => {
+    throw new Error("The server does not answer, or the file cannot be read.");
+  });
   if (response.ok) return response;
-  if (response.status === 401) element("login").hidden = false;
+  if (response.status === 401) {
+    element("login").hidden = false;
+    throw new Error(token ? "The server has another token." : "Enter the token of the server.");
+  }
   const body = await response.json().catch(() => ({}));
   throw new Error(typeof body.detail === "string" ? body.detail : `The server answered with status ${response.status}.`);
 }

@@ -187,7 +187,7 @@ def _measurements(source: Dataset, probabilities: np.ndarray, context: ReportCon
             measurements=[
                 hd.sr.Measurement(
                     name=hd.sr.CodedConcept("PROBABILITY", SCHEME, "Probability"),
-                    value=float(probability),
+                    value=round(float(probability), 6),  # the rest is rounding of float32
                     unit=hd.sr.CodedConcept(_UNITS[1], "UCUM", _UNITS[0]),
                 )
             ],

@@ -2,8 +2,8 @@
 
     python tests/serving/run_dockerfile.py STUDY --runs automl_runs --file chest.png
 
-Builds the wheel, installs it with the extras of the Dockerfile into a new environment, sets the variables of the Dockerfile, and
-starts its entry point in an empty folder. --packages adds a folder with installed packages, so that they are not downloaded.
+Builds the wheel, installs it with the extras of the Dockerfile into a new environment, sets the variables of the Dockerfile,
+and starts its entry point in an empty folder. --packages adds a folder with installed packages, which are not downloaded then.
 """
 
 import argparse

@@ -14,7 +14,18 @@ PACKAGE = Path(__file__).resolve().parents[1] / "automl_cxr"
 
 # Packages and modules of each layer, from the bottom up; a module imports lower layers and its own package only.
 LAYERS = (
-    {"errors", "io", "cache_folder", "prefetch", "table_files", "tasks", "terminal", "text_records", "version"},
+    {
+        "errors",
+        "io",
+        "cache_folder",
+        "prefetch",
+        "request_rules",
+        "table_files",
+        "tasks",
+        "terminal",
+        "text_records",
+        "version",
+    },
     {"csv_io", "encoder_files", "file_copies", "hardware", "conv_spec", "optuna_private"},
     {"architectures"},
     {"data", "scoring", "config", "records", "weight_files"},
@@ -24,6 +35,7 @@ LAYERS = (
     {"study"},
     {"splicing"},
     {"results", "tracking"},
+    {"serving"},
     {"api"},
     {"cli"},
 )
@@ -65,7 +77,16 @@ IMPORTING_MODULES = {
     "deap": ("ensemble/genetic.py",),
     "jinja2": ("results/html_page.py",),
     "plotly": ("results/figures/", "results/report/", "results/dashboard/", "results/html_page.py", "results/splice_plots.py"),
-    "pydicom": ("data/dicom.py", "data/dicom_frame.py", "data/dicom_grey.py", "data/dicom_values.py"),
+    "pydicom": (
+        "data/dicom.py",
+        "data/dicom_frame.py",
+        "data/dicom_grey.py",
+        "data/dicom_values.py",
+        "serving/structured_report.py",
+    ),
+    "fastapi": ("serving/app.py",),
+    "uvicorn": ("serving/server.py",),
+    "highdicom": ("serving/structured_report.py",),
     "shap": ("results/explain/shap_values.py",),
 }
 HEAVY = (
@@ -84,6 +105,9 @@ HEAVY = (
     "PIL",
     "pydicom",
     "shap",
+    "fastapi",
+    "uvicorn",
+    "highdicom",
 )
 
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))

@@ -17,6 +17,7 @@ from automl_cxr.api.classifiers import (
     open_classifier,
     predict,
     record_test_images,
+    serve,
 )
 from automl_cxr.api.inspecting import inspect
 from automl_cxr.api.locations import locate, open_study
@@ -50,5 +51,6 @@ __all__ = [
     "predict",
     "record_test_images",
     "search",
+    "serve",
     "splice",
 ]

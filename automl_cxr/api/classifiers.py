@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,9 @@ from automl_cxr.results.abstention import add_sets, calibrate_classifier, descri
 from automl_cxr.results.classifier import ENSEMBLE_FILE, Classifier, load_ensemble
 from automl_cxr.results.ensembles import BuiltEnsemble
 from automl_cxr.scoring.operating_points import OperatingPoint
+from automl_cxr.serving.report_files import open_report_folder, write_reports
+from automl_cxr.serving.server import ServerOptions, serve_classifier
+from automl_cxr.serving.structured_report import ReportContext, digest_models
 from automl_cxr.storage.urls import explained_storage_errors
 from automl_cxr.study.data_preparation import OnProgress
 from automl_cxr.study.model_sources import study_of_model
@@ -95,6 +98,7 @@ def predict(
     *,
     abstain: float | None = None,
     features: str | Path | None = None,
+    reports: str | Path | None = None,
     runs: str | Path | None = None,
     storage: str | None = None,
     on_progress: OnProgress | None = None,
@@ -108,6 +112,7 @@ def predict(
             ``results.abstention.add_sets`` for the columns. [default: a decision for each image]
         features: Table of features of the images, for a classifier that takes features instead of images. Its ids are the
             paths relative to the current folder, absolute paths, or file names.
+        reports: New or empty folder for a DICOM structured report of each DICOM image. [default: none]
         runs: Folder that contains the files of all studies. [default: that of the classifier]
         storage: Optuna storage URL of its study; see ``open_study``.
         on_progress: Called with the number of predicted images and of all images.
@@ -121,10 +126,12 @@ def predict(
 
     Raises:
         TrialError: A model file is damaged.
-        UsageError: The coverage is out of range, the classifier averages over the mirrored view, or it takes features and no
-            table was given.
+        UsageError: The coverage is out of range, the classifier averages over the mirrored view, it takes features and no table
+            was given, the folder of the reports contains files, or highdicom is not installed.
         DataError: The table of features is unusable, or has no row for an image.
     """
+    if reports is not None:
+        open_report_folder(Path(reports))
     sets = None if abstain is None else calibrate_classifier(classifier, abstain)
     if features is not None:
         classifier = classifier.with_features(read_feature_table(features), Path.cwd())
@@ -136,6 +143,9 @@ def predict(
     if sets is not None:
         table = add_sets(table, sets, classifier.classes)
         notes += describe_sets(table, sets, classifier.classes)
+    if reports is not None:
+        context = ReportContext(classifier=classifier, model_digest=digest_models(classifier), sets=sets)
+        notes += write_reports(list(map(Path, readable)), probabilities, context, Path(reports))
     table.attrs["notes"] = notes
     return table, problems | {str(files[position]): reason for position, reason in unreadable.items()}
 
@@ -156,17 +166,51 @@ def record_test_images(
         Messages for the user; none if there are no test images among the files.
     """
     n_images = sealed_images.count_test_images(classifier, files)
-    if not n_images:
-        return []
+    return _record_test_use(classifier, n_images, use, runs=runs, storage=storage) if n_images else []
+
+
+def _record_test_use(
+    classifier: Classifier, n_images: int | None, use: str, *, runs: str | Path | None, storage: str | None
+) -> list[str]:
+    """Record the use of test images; ``n_images`` is None if their number is not known yet."""
     place = study_of_model(classifier.members[0].file)
     folder, url = locate(runs or (None if place is None else place.parent), storage)
     try:
         store = StudyStore.open(classifier.study, runs=folder, storage=url)
     except StudyError as error:
-        found = f"{n_images} of the images are in the test part of study '{classifier.study}'"
+        number = "The image is" if n_images is None else f"{n_images} of the images are"
+        found = f"{number} in the test part of study '{classifier.study}'"
         return [f"{found}. This is not recorded, because the study was not found ({error})."]
     with explained_storage_errors():
         return [sealed_images.record_test_images(store, classifier, n_images, use)]
+
+
+def serve(
+    classifier: Classifier,
+    options: ServerOptions | None = None,
+    *,
+    runs: str | Path | None = None,
+    storage: str | None = None,
+    on_ready: Callable[[str], None],
+) -> None:
+    """Serve a classifier over HTTP until the process is interrupted. The first test image of the study is recorded.
+
+    Args:
+        classifier: Result of ``open_classifier``.
+        options: Address, token and limits. [default: on this machine only, without a token]
+        runs: Folder that contains the files of all studies. [default: that of the classifier]
+        storage: Optuna storage URL of its study; see ``open_study``.
+        on_ready: Called with the address when the server accepts requests.
+
+    Raises:
+        UsageError: A package is not installed, there is no token for an address beyond this machine, or the server cannot
+            listen on the address.
+    """
+
+    def record_test_use() -> list[str]:
+        return _record_test_use(classifier, None, "served predictions", runs=runs, storage=storage)
+
+    serve_classifier(classifier, options or ServerOptions(), record_test_use=record_test_use, on_ready=on_ready)
 
 
 def combine_predictions(predictions: Sequence[str | Path], **choices: Any) -> BuiltEnsemble:

@@ -29,6 +29,7 @@ from automl_cxr.cli.report_command import report
 from automl_cxr.cli.results_commands import dashboard, evaluate, importance, predict
 from automl_cxr.cli.search_commands import search, spaces, systems
 from automl_cxr.cli.sections import SectionedGroup
+from automl_cxr.cli.serve_command import serve
 from automl_cxr.cli.splice_command import splice
 from automl_cxr.cli.storage_commands import storage
 from automl_cxr.cli.studies_commands import studies
@@ -101,7 +102,7 @@ for command in (
     *(data,),
     *(search, splice, spaces, systems, describe, weights),
     *(leaderboard, importance, report, ensemble, evaluate, errors, subgroups, explain, dashboard, track),
-    *(predict, export),
+    *(predict, serve, export),
     *(studies, replay, verify, cache, storage),
 ):
     commands.add_command(command)

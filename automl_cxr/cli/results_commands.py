@@ -219,6 +219,13 @@ def _print_evaluation(study: str, result: Any) -> None:
     metavar="FILE",
     help="Table of features of the images, for a study with a table of features: an npz file with ids and features.",
 )
+@click.option(
+    "--sr",
+    "reports",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="New or empty folder for a DICOM structured report of each DICOM image, marked as research use.",
+)
 @trial_option
 @mirrored_option
 @location_options
@@ -230,6 +237,7 @@ def predict(
     out: Path | None,
     abstain: float | None,
     features: str | None,
+    reports: Path | None,
     trial: int | None,
     mirrored: bool,
     runs: str | None,
@@ -251,7 +259,14 @@ def predict(
     classifier = open_target(target, trial=trial, runs=runs, storage=storage, mirrored=mirrored)
     with progress_bar("predicting") as on_progress:
         table, problems = api.predict(
-            classifier, paths, abstain=abstain, features=features, runs=runs, storage=storage, on_progress=on_progress
+            classifier,
+            paths,
+            abstain=abstain,
+            features=features,
+            reports=reports,
+            runs=runs,
+            storage=storage,
+            on_progress=on_progress,
         )
     for note in table.attrs["notes"]:
         print_message(note)

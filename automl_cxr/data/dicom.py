@@ -29,7 +29,7 @@ _TAGS = (
     *("PatientID", "ViewPosition", "ViewCodeSequence", "PatientOrientation", "SeriesDescription", "ProtocolName"),
     "StudyDescription",
     *("Modality", "SOPClassUID", "BodyPartExamined"),
-    *("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "AccessionNumber"),
+    *("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "AccessionNumber", "NumberOfFrames"),
     *("PatientSex", "PatientAge", "PatientBirthDate", "StudyDate", "InstitutionName", "Manufacturer", "ManufacturerModelName"),
 )
 _VIEW_OF_DIRECTION = {"A": LATERAL, "P": LATERAL, "L": FRONTAL, "R": FRONTAL}
@@ -56,6 +56,7 @@ class DicomTags:
         age: PatientAge, such as "077Y"; if it is missing, the years between PatientBirthDate and StudyDate.
         site: InstitutionName.
         scanner: Manufacturer and ManufacturerModelName.
+        n_frames: NumberOfFrames; 1 if it is missing or invalid.
         has_picture: False for an object without pixels, such as a report.
         is_dicom: False for a file of another format.
     """
@@ -74,6 +75,7 @@ class DicomTags:
     age: str = ""
     site: str = ""
     scanner: str = ""
+    n_frames: int = 1
     has_picture: bool = True
     is_dicom: bool = True
 
@@ -91,11 +93,23 @@ def read_tags(path: Path) -> DicomTags:
             if not is_dicom(file.read(HEAD_BYTES)):
                 return NOT_DICOM
         with path.open("rb") as file:
-            if _is_deflated(file):
-                return DicomTags()
-            header = _read(file, stop_before_pixels=True, specific_tags=[*_TAGS, *_PICTURE_TAGS])
+            return read_tags_of(file)
     except OSError:
         return NOT_DICOM
+
+
+def read_tags_of(file: BinaryIO) -> DicomTags:
+    """Read the header of an open DICOM file up to the pixels; all values are empty for a damaged file.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    try:
+        if _is_deflated(file):
+            return DicomTags()
+        header = _read(file, stop_before_pixels=True, specific_tags=[*_TAGS, *_PICTURE_TAGS])
+    except OSError:
+        raise
     except Exception:  # noqa: BLE001 - pydicom raises many types of exceptions for a broken file
         return DicomTags()
     return DicomTags(
@@ -113,6 +127,7 @@ def read_tags(path: Path) -> DicomTags:
         age=_age(header),
         site=_text(header, "InstitutionName"),
         scanner=" ".join(filter(None, (_text(header, "Manufacturer"), _text(header, "ManufacturerModelName")))),
+        n_frames=_count_frames(header),
         has_picture=any(name in header for name in _PICTURE_TAGS),
     )
 
@@ -130,6 +145,20 @@ def _age(header: FileDataset) -> str:
     if age or not (len(born) == len(studied) == len("YYYYMMDD") and born.isdecimal() and studied.isdecimal()):
         return age
     return f"{(int(studied) - int(born)) // 10000}Y"  # month and day are the last four digits
+
+
+def read_header(content: bytes) -> FileDataset:
+    """Read the header of a DICOM file that ``decode_dicom`` accepts, up to the pixels.
+
+    Raises:
+        Exception: Any type, for a broken file.
+    """
+    return _read(io.BytesIO(content), stop_before_pixels=True)
+
+
+def _count_frames(header: FileDataset) -> int:
+    number = _text(header, "NumberOfFrames")
+    return int(number) if number.isdecimal() else 1
 
 
 def _view(header: FileDataset) -> str:

@@ -63,7 +63,7 @@ def leave_out_other_objects(rows: Sequence[ImageRow], headers: Headers, notes: l
     Raises:
         DataError: No image is left.
     """
-    kinds = {row.image: _kind_of_other(headers[row.image]) for row in rows if row.image in headers}
+    kinds = {row.image: kind_of_other(headers[row.image]) for row in rows if row.image in headers}
     captures = [image for image, kind in kinds.items() if kind == _CAPTURES]
     others = [image for image, kind in kinds.items() if kind and kind != _CAPTURES]
     if captures and len(captures) + len(others) == len(rows):
@@ -87,7 +87,7 @@ def leave_out_other_objects(rows: Sequence[ImageRow], headers: Headers, notes: l
     return kept
 
 
-def _kind_of_other(tags: DicomTags) -> str:
+def kind_of_other(tags: DicomTags) -> str:
     """Return the kind of an object that is not a radiograph; "" for a radiograph and for what is unknown."""
     if tags.modality in RADIOGRAPHS:
         return ""
@@ -166,10 +166,15 @@ def count_header_values(headers: Iterable[DicomTags]) -> dict[str, dict[str, int
     }
 
 
+def is_chest_part(body_part: str) -> bool:
+    """Return whether a BodyPartExamined, in upper case, is a part of the chest."""
+    return any(name in body_part for name in _CHEST_PARTS)
+
+
 def note_other_body_parts(rows: Sequence[ImageRow], headers: Headers, notes: list[str]) -> None:
     """Add a note on DICOM files of another body part than the chest. They are used, because the element is often wrong."""
     parts = Counter(headers[row.image].body_part for row in rows if row.image in headers)
-    others = {part: n for part, n in parts.most_common() if part and not any(name in part for name in _CHEST_PARTS)}
+    others = {part: n for part, n in parts.most_common() if part and not is_chest_part(part)}
     if others:
         listed = ", ".join(f"{n} {part}" for part, n in others.items())
         notes.append(

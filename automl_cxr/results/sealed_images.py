@@ -28,15 +28,17 @@ def count_test_images(classifier: Classifier, files: Sequence[Path]) -> int:
     return sum(short_hash(row) in images.test for row in hash_files(Path(), list(map(str, files))))
 
 
-def record_test_images(store: StudyStore, classifier: Classifier, n_images: int, use: str) -> str:
+def record_test_images(store: StudyStore, classifier: Classifier, n_images: int | None, use: str) -> str:
     """Record the use of test images as an evaluation on the test part, and return a message for the user.
 
     Args:
         store: The study of the classifier.
         classifier: A trial or an ensemble.
-        n_images: Number of test images that are used.
+        n_images: Number of test images that are used; None if it is not known yet.
         use: Name of the use, such as "predictions".
     """
-    n_opened = store.record_test_opening(f"{classifier.name}, {use} of {n_images} test images", {})
+    number = "" if n_images is None else f"{n_images} "
+    n_opened = store.record_test_opening(f"{classifier.name}, {use} of {number}test images", {})
     recorded = f"This is recorded as evaluation {n_opened} on the test part. Do not select models by it."
-    return f"{n_images} of the images are in the test part of study '{store.name}'. {recorded}"
+    found = "The image is" if n_images is None else f"{n_images} of the images are"
+    return f"{found} in the test part of study '{store.name}'. {recorded}"

@@ -103,6 +103,11 @@ def short_hash(digest: np.ndarray) -> bytes:
     return digest[:_BYTES].tobytes()
 
 
+def shortened(digest: bytes) -> bytes:
+    """Return the shortened hash of one image, from its SHA-256."""
+    return digest[:_BYTES]
+
+
 def _as_set(hashes: np.ndarray) -> _Hashes:
     if hashes.dtype != np.uint8 or hashes.ndim != 2 or hashes.shape[1] != _BYTES:
         raise ValueError(f"hashes must be uint8 (n, {_BYTES}); received {hashes.dtype} {hashes.shape}")

@@ -26,7 +26,7 @@ def serve(storage, tmp_path):
 
     def start(**rules):
         server = make_server("127.0.0.1", 0, None, server_class=_ThreadedServer, handler_class=_QuietHandler)
-        access = Access("127.0.0.1", server.server_port, **rules)
+        access = Access(host="127.0.0.1", port=server.server_port, **rules)
         server.set_app(protect(dashboard_app(storage, tmp_path), access))
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()

@@ -1,23 +1,22 @@
 """Who may use the dashboard, and what they may change.
 
-A page of another site can send requests to a server on this machine: directly, or, after its own name was bound to the address
-of this machine (DNS rebinding), as if it were the same site. Therefore a request needs a host name of this server, the origin
-of this server, and the token in the printed address. The token is moved into a cookie at the first visit.
+A request needs a host name of this server, the origin of this server (``RequestRules``), and the token in the printed address.
+The token is moved into a cookie at the first visit.
 """
 
 from __future__ import annotations
 
-import functools
-import ipaddress
 import json
 import re
 import secrets
 import socket
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode
+
+from automl_cxr.request_rules import RequestRules
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]  # WSGI
 
@@ -26,22 +25,16 @@ _NOTE_ROUTE = re.compile(r"/api/studies/\d+(/\d+)?/note/?")
 _TOKEN = "token"  # noqa: S105 - the name of a parameter
 
 
-@dataclass(frozen=True)
-class Access:
+@dataclass(frozen=True, kw_only=True)
+class Access(RequestRules):
     """The rules by which the dashboard accepts requests.
 
     Attributes:
-        host: Address on which the server listens.
-        port: Port on which the server listens.
-        other_hosts: Further host names under which browsers may open the dashboard, such as that of a reverse proxy.
         allow_changes: Whether studies may be created, renamed and deleted, trials changed and files attached. Otherwise only
             notes may be written.
         token: Secret that a browser needs.
     """
 
-    host: str
-    port: int
-    other_hosts: Collection[str] = ()
     allow_changes: bool = False
     token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
 
@@ -50,25 +43,6 @@ class Access:
         """Address of the dashboard, with the token."""
         host = socket.gethostname() if self.host in ("0.0.0.0", "::", "") else self.host  # noqa: S104 - compared only
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/dashboard?{_TOKEN}={self.token}"
-
-    def is_host(self, host: str) -> bool:
-        """Return whether a Host header names this server. A literal address is safe: no other site can be bound to it."""
-        name = _name_of(f"//{host}")
-        return name is not None and (_is_address(name) or name in self._names)
-
-    @functools.cached_property
-    def _names(self) -> frozenset[str]:
-        names = ("localhost", self.host, socket.gethostname(), socket.getfqdn(), *self.other_hosts)
-        return frozenset(name.lower() for name in names if name)
-
-    def is_origin(self, origin: str, host: str) -> bool:
-        """Return whether an Origin header is that of a page of this server. A reverse proxy may change the Host header."""
-        is_same = origin.lower() in (f"http://{host}".lower(), f"https://{host}".lower())
-        return is_same or _name_of(origin) in {one.lower() for one in self.other_hosts}
-
-    def is_token(self, token: str) -> bool:
-        """Compare a token in constant time."""
-        return secrets.compare_digest(token.encode("utf-8", "replace"), self.token.encode())
 
     @property
     def cookie(self) -> str:
@@ -115,22 +89,6 @@ def _explain_refusal(environ: Mapping[str, Any], access: Access) -> str | None:
     if method not in _READING and not writes_note and not access.allow_changes:
         return "This dashboard changes only notes. Start it with --allow-changes to create, rename or delete."
     return None
-
-
-def _name_of(url: str) -> str | None:
-    """Return the host name of a URL in lower case; None if there is none."""
-    try:
-        return urlsplit(url).hostname
-    except ValueError:
-        return None
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 def _read_cookie(environ: Mapping[str, Any], name: str) -> str:

@@ -54,7 +54,7 @@ def serve_dashboard(
         StudyError: The storage does not exist.
         UsageError: The server cannot listen on the address.
     """
-    access = Access(host, port, other_hosts, allow_changes)
+    access = Access(host=host, port=port, other_hosts=other_hosts, allow_changes=allow_changes)
     app = protect(dashboard_app(open_existing_storage(storage), runs), access)
     try:
         server = make_server(host, port, app, server_class=_ThreadedServer, handler_class=_QuietHandler)

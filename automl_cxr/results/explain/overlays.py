@@ -132,10 +132,10 @@ def write_overlay(overlay: HeatmapOverlay, folder: Path, number: int, *, finding
     Raises:
         UsageError: The file cannot be written.
     """
-    stem = f"{number:04d}_{_safe_name(Path(overlay.image).stem)}"
+    stem = f"{number:04d}_{safe_name(Path(overlay.image).stem)}"
     if finding and overlay.method != "activations":
         stem += f"_{finding}"
-    name = f"{stem}_{_safe_name(overlay.detail)}" if overlay.method == "activations" else f"{stem}_{overlay.method}"
+    name = f"{stem}_{safe_name(overlay.detail)}" if overlay.method == "activations" else f"{stem}_{overlay.method}"
     path = folder / f"{name}.png"
     try:
         Image.fromarray(_with_caption(overlay)).save(path)
@@ -146,7 +146,7 @@ def write_overlay(overlay: HeatmapOverlay, folder: Path, number: int, *, finding
 
 def file_name_parts(findings: Sequence[str]) -> dict[str, str]:
     """Return a part of file names for each finding, distinct also on file systems that ignore case."""
-    parts = [_safe_name(name) for name in findings]
+    parts = [safe_name(name) for name in findings]
     folded = Counter(part.casefold() for part in parts)
     return {
         name: part if folded[part.casefold()] == 1 else f"{part}-{number}"
@@ -154,7 +154,7 @@ def file_name_parts(findings: Sequence[str]) -> dict[str, str]:
     }
 
 
-def _safe_name(text: str) -> str:
+def safe_name(text: str) -> str:
     """Replace characters that some file systems do not support."""
     return re.sub(r"[^\w.-]+", "-", text)[-80:]
 

@@ -1,0 +1,1 @@
+"""An HTTP server that classifies uploaded radiographs with one classifier, and DICOM structured reports of predictions."""

@@ -9,10 +9,10 @@ from typing import Any
 
 from automl_cxr.architectures import TABLE, parse_backbone_layers
 from automl_cxr.config import TrialConfig
-from automl_cxr.encoder_files import is_encoder, resolve_encoder
+from automl_cxr.encoder_files import find_encoder, is_encoder, resolve_encoder
 from automl_cxr.engine.parameters import Choice
 from automl_cxr.engine.space import Space
-from automl_cxr.errors import SpaceError, UsageError
+from automl_cxr.errors import SpaceError, TrialError, UsageError
 from automl_cxr.study.options import AUTO, SearchOptions
 from automl_cxr.weight_files import weight_folders
 
@@ -116,8 +116,6 @@ def _fixed_size(name: str) -> int | None:
     Raises:
         UsageError: The encoder cannot be read.
     """
-    from automl_cxr.encoder_files import find_encoder
-    from automl_cxr.errors import TrialError
     from automl_cxr.model.onnx_graph import read_graph  # imports Keras
 
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,7 +31,7 @@ class SubgroupAnalysis:
         groups: One row for each group: column, group, images, patients, not_compared (the reason, or ""), and for each metric
             of ``metrics`` the score and the limits of its 95 % interval by patient (``_low``, ``_high``).
         gaps: One row for each column and tested metric: column, metric, worst and best (names of groups), worst_score,
-            best_score, gap, p_value, adjusted_p (Holm, over all rows), and disparity (whether it is at most 0.05).
+            best_score, gap, p_value, adjusted_p (Holm, over all rows), and disparity (whether it is at most ``ALPHA``).
         scores: Every score in one row: column, group, images, patients, not_compared, metric, score, low, high, and expected,
             the score that the group has on average if predictions depend on the labels only.
         metrics: The metrics in which the groups are compared.
@@ -103,7 +104,8 @@ def analyse_subgroups(
         normal_class: Index of the class without a finding, or None.
         min_patients: Number of patients below which a group is not compared.
         n_resamples: Number of bootstrap resamples of each interval; 0 for no intervals.
-        n_permutations: Largest number of permutations of each test.
+        n_permutations: Largest number of permutations of each test, and more if so many gaps are tested that fewer could not
+            find any disparity.
         all_intervals: Whether all metrics over the classes or findings have an interval; otherwise only those of ``metrics``.
         seed: Seed of both.
 
@@ -113,6 +115,7 @@ def analyse_subgroups(
     predictions = with_fixed_decisions(predictions)
     groups: list[GroupScores] = []
     gaps: list[Gap] = []
+    n_permutations = max(n_permutations, math.ceil(2 * len(groupings) * len(set(metrics)) / ALPHA))
     notes: list[str] = []
     for grouping in groupings:
         comparison = plan_comparison(predictions, grouping, normal_class=normal_class, min_patients=min_patients)

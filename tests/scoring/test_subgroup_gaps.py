@@ -5,7 +5,7 @@ import pytest
 
 from automl_cxr.scoring.group_metrics import plan_comparison, with_fixed_decisions
 from automl_cxr.scoring.predictions import Predictions
-from automl_cxr.scoring.subgroup_gaps import gaps_between_groups, holm
+from automl_cxr.scoring.subgroup_gaps import ALPHA, gaps_between_groups, holm
 from automl_cxr.scoring.subgroups import Grouping
 
 METRICS = ("macro_f1", "macro_auc", "fnfr", "calibration_error")
@@ -58,7 +58,7 @@ def test_no_disparity_is_claimed_in_95_of_100_runs():
     claims = 0
     for seed in range(100):
         found = gaps(*draw(1000 + seed), n_permutations=500)
-        claims += min(holm([one.p_value for one in found.values()])) <= 0.05
+        claims += min(holm([one.p_value for one in found.values()])) <= ALPHA
     assert claims <= 5
 
 

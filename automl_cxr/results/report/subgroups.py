@@ -8,6 +8,7 @@ from automl_cxr.results.report.report_data import ReportData
 from automl_cxr.results.subgroup_tables import SubgroupAnalysis
 from automl_cxr.results.tables import fold_intervals
 from automl_cxr.scoring.group_metrics import MIN_PATIENTS
+from automl_cxr.scoring.subgroup_gaps import ALPHA
 from automl_cxr.scoring.subgroups import SEPARATOR
 
 _TITLE = "Groups of patients"
@@ -18,7 +19,7 @@ _FIGURE = (
 _GAPS = (
     "Gaps between the worst and the best group. p_value: how often a group deviates as far from its mean if the groups are "
     "permuted among patients with the same labels, so that another mix of classes is no disparity. adjusted_p is corrected for "
-    "the number of tests (Holm); a disparity has at most 0.05."
+    f"the number of tests (Holm); a disparity has at most {ALPHA}."
 )
 _FNFR = (
     " fnfr, the False No-Finding Rate, is the share of images with a finding that are predicted to have none: underdiagnosis "

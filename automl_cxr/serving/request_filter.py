@@ -51,7 +51,7 @@ class Limits:
     upload_seconds: float = 60.0
 
 
-class Gate:
+class RequestFilter:
     """An ASGI application that passes on only the requests that the rules and limits accept.
 
     Args:

@@ -208,7 +208,12 @@ def serve(
     """
 
     def record_test_use() -> list[str]:
-        return _record_test_use(classifier, None, "served predictions", runs=runs, storage=storage)
+        try:
+            return _record_test_use(classifier, None, "served predictions", runs=runs, storage=storage)
+        except (OSError, StudyError) as error:  # such as a study on a read-only disk; the server continues
+            found = f"The image is in the test part of study '{classifier.study}'"
+            reason = error.strerror if isinstance(error, OSError) else error  # without the path, which clients need not know
+            return [f"{found}. This is not recorded, because the study cannot be changed ({reason})."]
 
     serve_classifier(classifier, options or ServerOptions(), record_test_use=record_test_use, on_ready=on_ready)
 

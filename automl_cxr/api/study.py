@@ -218,9 +218,8 @@ class Study:
             UsageError: The library of a tracker is not installed.
             StudyError: A trial could not be sent.
         """
-        destinations = mirror_study(self._store, [targets] if isinstance(targets, str) else targets)
-        sentences = [destination.describe(len(destination.failures)) for destination in destinations]
-        if any(destination.failures for destination in destinations):
+        sentences, is_complete = mirror_study(self._store, [targets] if isinstance(targets, str) else targets)
+        if not is_complete:
             raise StudyError(" ".join(sentences) + " Correct the target, or start its server, and send the trials again.")
         return sentences
 

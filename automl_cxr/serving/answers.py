@@ -7,7 +7,7 @@ from base64 import b64encode
 from pydantic import BaseModel, Field
 
 from automl_cxr.serving.decisions import RESEARCH_USE
-from automl_cxr.serving.heatmaps import PaintedHeatmap
+from automl_cxr.serving.heatmaps import RenderedHeatmap
 
 
 class Health(BaseModel):
@@ -80,13 +80,13 @@ class Problem(BaseModel):
     detail: str
 
 
-def encode_heatmap(painted: PaintedHeatmap) -> Heatmap:
+def encode_heatmap(rendered: RenderedHeatmap) -> Heatmap:
     """Return a heat map for an answer in JSON."""
     return Heatmap(
-        explained=painted.explained,
-        overlay_png=encode_png(painted.overlay),
-        outside=painted.outside,
-        layers=list(painted.layers),
+        explained=rendered.explained,
+        overlay_png=encode_png(rendered.overlay),
+        outside=rendered.outside,
+        layers=list(rendered.layers),
     )
 
 

@@ -85,7 +85,7 @@ def build_app(service: PredictionService) -> FastAPI:
     app.mount("/static", StaticFiles(directory=str(_PAGE)))
     app.add_api_route("/", page, include_in_schema=False)
     app.add_api_route("/health", health, response_model=Health, summary="Whether the server can predict")
-    # The token is checked by the gate, before an upload is received; here it is a part of the schema.
+    # The token is checked by `RequestFilter`, before an upload is received; here it is a part of the schema.
     needs_token = [Depends(HTTPBearer(auto_error=False))]
     app.add_api_route(
         "/classifier",

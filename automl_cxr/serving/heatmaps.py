@@ -16,7 +16,7 @@ from automl_cxr.results.explain.overlays import overlay_heatmap
 
 
 @dataclass(frozen=True)
-class PaintedHeatmap:
+class RenderedHeatmap:
     """A heat map over a radiograph.
 
     Attributes:
@@ -32,7 +32,7 @@ class PaintedHeatmap:
     layers: tuple[str, ...]
 
 
-class HeatmapPainter:
+class HeatmapRenderer:
     """Draws Grad-CAM heat maps with the networks of a classifier.
 
     Args:
@@ -43,7 +43,7 @@ class HeatmapPainter:
         self._classes = loaded.classifier.classes
         self._gradcam = ClassifierGradCam(loaded)
 
-    def paint(self, radiograph: np.ndarray, squares: Sequence[np.ndarray], column: int) -> PaintedHeatmap:
+    def render(self, radiograph: np.ndarray, squares: Sequence[np.ndarray], column: int) -> RenderedHeatmap:
         """Draw the heat map of an image for one class.
 
         Args:
@@ -54,7 +54,7 @@ class HeatmapPainter:
         heatmaps = self._gradcam.compute(squares, [radiograph], np.array([column]))[0].networks
         overlay = overlay_heatmap(radiograph, heatmap_on_image(heatmaps, *radiograph.shape))
         share = off_lung_share(evidence_by_region(heatmaps))
-        return PaintedHeatmap(
+        return RenderedHeatmap(
             self._classes[column],
             to_png(overlay),
             None if np.isnan(share) else float(share),

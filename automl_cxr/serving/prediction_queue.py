@@ -12,7 +12,7 @@ import numpy as np
 
 from automl_cxr.results.classifier import LoadedClassifier
 from automl_cxr.results.explain.image_batches import predicted_columns
-from automl_cxr.serving.heatmaps import HeatmapPainter, PaintedHeatmap
+from automl_cxr.serving.heatmaps import HeatmapRenderer, RenderedHeatmap
 
 BATCH_SIZES = (1, 2, 4, 8)  # a network is compiled once for each size
 
@@ -27,7 +27,7 @@ class Computed:
     """
 
     probabilities: np.ndarray
-    heatmap: PaintedHeatmap | None = None
+    heatmap: RenderedHeatmap | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,12 +59,12 @@ class PredictionQueue:
 
     Args:
         loaded: The classifier with its networks.
-        painter: Draws heat maps; None if the networks have no feature maps.
+        renderer: Draws heat maps; None if the networks have no feature maps.
     """
 
-    def __init__(self, loaded: LoadedClassifier, painter: HeatmapPainter | None) -> None:
+    def __init__(self, loaded: LoadedClassifier, renderer: HeatmapRenderer | None) -> None:
         self._loaded = loaded
-        self._painter = painter
+        self._renderer = renderer
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="predictions", daemon=True)
         self._thread.start()
@@ -118,17 +118,17 @@ class PredictionQueue:
             return
         for request, row in zip(batch, probabilities, strict=True):
             try:
-                request.result.set_result(Computed(row, self._paint(request.image, row)))
+                request.result.set_result(Computed(row, self._render(request.image, row)))
             except Exception as error:  # noqa: BLE001 - as above
                 request.result.set_exception(error)
 
-    def _paint(self, image: PreparedImage, probabilities: np.ndarray) -> PaintedHeatmap | None:
-        if image.radiograph is None or self._painter is None:
+    def _render(self, image: PreparedImage, probabilities: np.ndarray) -> RenderedHeatmap | None:
+        if image.radiograph is None or self._renderer is None:
             return None
         column = image.column
         if column is None:
             column = predicted_columns(probabilities, self._loaded.classifier.thresholds)[0]
-        return self._painter.paint(image.radiograph, image.squares, column)
+        return self._renderer.render(image.radiograph, image.squares, column)
 
 
 def predict_padded(loaded: LoadedClassifier, squares: Sequence[np.ndarray]) -> np.ndarray:
@@ -147,10 +147,10 @@ def predict_padded(loaded: LoadedClassifier, squares: Sequence[np.ndarray]) -> n
     return loaded.predict_squares([square[rows] for square in squares])[:n_images]
 
 
-def warm_up(loaded: LoadedClassifier, painter: HeatmapPainter | None) -> None:
+def warm_up(loaded: LoadedClassifier, renderer: HeatmapRenderer | None) -> None:
     """Compile the networks for all batch sizes, and the heat maps, so that no request waits for it."""
     image = np.tile(np.arange(64, dtype=np.uint8), (64, 1))
     for size in BATCH_SIZES:
         predict_padded(loaded, loaded.squares([image] * size))
-    if painter is not None:
-        painter.paint(image, loaded.squares([image]), 0)
+    if renderer is not None:
+        renderer.render(image, loaded.squares([image]), 0)

@@ -68,7 +68,7 @@ def serve_classifier(
         import uvicorn
 
         from automl_cxr.serving.app import build_app
-        from automl_cxr.serving.gate import Gate, Limits
+        from automl_cxr.serving.request_filter import Limits, RequestFilter
         from automl_cxr.serving.service import PredictionService, ServiceOptions
     except ImportError as error:
         raise UsageError(
@@ -80,7 +80,7 @@ def serve_classifier(
         known = KnownImages(classifier, record_test_use)
         service = PredictionService(classifier, ServiceOptions(sets=sets, max_bytes=options.max_bytes), known)
         rules = RequestRules(host=options.host, port=options.port, other_hosts=options.other_hosts, token=options.token)
-        app = Gate(build_app(service), rules, Limits(options.max_bytes, options.max_waiting))
+        app = RequestFilter(build_app(service), rules, Limits(options.max_bytes, options.max_waiting))
         config = uvicorn.Config(
             app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=_SHUTDOWN_SECONDS
         )

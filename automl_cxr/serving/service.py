@@ -22,7 +22,7 @@ from automl_cxr.results.explain.overlays import resize_for_display
 from automl_cxr.scoring.conformal import ConformalSets
 from automl_cxr.serving.answers import Abstention, Prediction, Served, encode_heatmap, encode_png
 from automl_cxr.serving.decisions import decide, decide_by_sets
-from automl_cxr.serving.heatmaps import HeatmapPainter, to_png
+from automl_cxr.serving.heatmaps import HeatmapRenderer, to_png
 from automl_cxr.serving.known_images import KnownImages
 from automl_cxr.serving.prediction_queue import Computed, PredictionQueue, PreparedImage, warm_up
 from automl_cxr.serving.structured_report import ReportContext, check_highdicom, digest_models, read_source, write_report
@@ -84,9 +84,9 @@ class PredictionService:
         if options.sets is not None:
             self._notes += filter(None, [describe_few_images(options.sets, classifier.classes)])
         try:
-            self._painter: HeatmapPainter | None = HeatmapPainter(self._loaded)
+            self._renderer: HeatmapRenderer | None = HeatmapRenderer(self._loaded)
         except UsageError as error:  # a network without feature maps
-            self._painter = None
+            self._renderer = None
             self._notes.append(f"There are no heat maps. {error}")
         self._model_digest = digest_models(classifier)
         self._can_report = find_spec("highdicom") is not None
@@ -95,8 +95,8 @@ class PredictionService:
     def __enter__(self) -> PredictionService:
         self._resources.enter_context(decoder_warnings_off())
         self._resources.enter_context(_pydicom_log_off())
-        warm_up(self._loaded, self._painter)
-        self._queue = PredictionQueue(self._loaded, self._painter)
+        warm_up(self._loaded, self._renderer)
+        self._queue = PredictionQueue(self._loaded, self._renderer)
         self._resources.callback(self._queue.close)
         self._decoding = self._resources.enter_context(ThreadPoolExecutor(_DECODING_THREADS, "decoding"))
         return self
@@ -120,7 +120,7 @@ class PredictionService:
             classes=list(classifier.classes),
             thresholds=None if thresholds is None else dict(zip(classifier.classes, thresholds, strict=True)),
             coverage=None if sets is None else sets.coverage,
-            heatmaps=self._painter is not None,
+            heatmaps=self._renderer is not None,
             reports=self._can_report,
             max_upload_bytes=self._options.max_bytes,
             model_digest=self._model_digest,

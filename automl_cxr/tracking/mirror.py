@@ -74,19 +74,27 @@ class Destination:
         return f"{sentence}, {n_unsent} not{reason}."
 
 
-def mirror_study(store: StudyStore, targets: Sequence[str]) -> list[Destination]:
-    """Send all finished trials of a study that the trackers do not have, and return the results.
+def mirror_study(store: StudyStore, targets: Sequence[str]) -> tuple[list[str], bool]:
+    """Send all finished trials of a study that the trackers do not have. After an error nothing more is sent to a tracker.
+
+    Returns:
+        A sentence about each tracker, and whether all of them have all trials.
 
     Raises:
         UnknownNameError: There is no such tracker.
         UsageError: A library is not installed.
     """
     destinations = [Destination.open(store, target) for target in targets]
-    for record in store.records():
-        if record.state.is_finished:
-            for destination in destinations:
-                destination.send(store, record)
-    return destinations
+    finished = [record for record in store.records() if record.state.is_finished]
+    n_unsent = []
+    for destination in destinations:
+        for record in finished:
+            destination.send(store, record)
+            if destination.failures:
+                break
+        n_unsent.append(len({record.number for record in finished} - destination.sent))
+    sentences = [destination.describe(number) for destination, number in zip(destinations, n_unsent, strict=True)]
+    return sentences, not any(n_unsent)
 
 
 class TrialMirror:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 from mlflow import MlflowClient
@@ -13,6 +14,8 @@ _TRIAL_TAG = "automl_cxr.trial"
 _ENTRIES_PER_REQUEST = 1000  # limit of MLflow for metrics
 _PARAMS_PER_REQUEST = 100
 _LONGEST_TAG = 5000
+# MLflow tries for minutes to reach a server; a trial that is not sent is sent later.
+_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}  # seconds
 
 
 class MlflowTracker:
@@ -24,6 +27,8 @@ class MlflowTracker:
     """
 
     def __init__(self, uri: str) -> None:
+        for name, value in _PATIENCE.items():
+            os.environ.setdefault(name, value)
         self._client = MlflowClient(tracking_uri=uri or None)
 
     def send(self, trial: TrackedTrial) -> None:

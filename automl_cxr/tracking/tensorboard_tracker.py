@@ -11,7 +11,7 @@ from automl_cxr.tracking.tracked_trial import TrackedTrial
 
 
 class TensorboardTracker:
-    """A folder that TensorBoard shows (`tensorboard --logdir FOLDER`).
+    """A folder that TensorBoard shows.
 
     Args:
         folder: The folder, which is created if it does not exist.

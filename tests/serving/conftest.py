@@ -15,8 +15,8 @@ from automl_cxr.request_rules import RequestRules
 from automl_cxr.results.abstention import calibrate_classifier
 from automl_cxr.results.classifier import classifier_of_trial
 from automl_cxr.serving.app import build_app
-from automl_cxr.serving.gate import Gate, Limits
 from automl_cxr.serving.known_images import KnownImages
+from automl_cxr.serving.request_filter import Limits, RequestFilter
 from automl_cxr.serving.service import PredictionService, ServiceOptions
 from tests.data.conftest import write_dicom  # noqa: F401 - a fixture
 from tests.results.conftest import finished  # noqa: F401 - a fixture
@@ -42,7 +42,7 @@ def service(classifier):
 def running(service, *, token="", max_waiting=16, upload_seconds=60.0, other_hosts=()):
     """Run a real server in a thread; yield a client of it."""
     rules = RequestRules(host="127.0.0.1", port=0, token=token, other_hosts=other_hosts)
-    app = Gate(build_app(service), rules, Limits(MAX_BYTES, max_waiting, upload_seconds))
+    app = RequestFilter(build_app(service), rules, Limits(MAX_BYTES, max_waiting, upload_seconds))
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off", timeout_graceful_shutdown=2))
     with closing(socket.create_server(("127.0.0.1", 0))) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})

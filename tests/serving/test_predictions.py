@@ -80,6 +80,16 @@ def test_the_use_of_test_images_is_recorded_once(finished, classifier, monkeypat
     assert len(finished._store.test_opened()) == before + 1
 
 
+def test_test_images_of_a_study_that_cannot_be_changed_have_a_warning(classifier, monkeypatch):
+    warnings = []
+    monkeypatch.setattr(classifiers, "serve_classifier", lambda *_, record_test_use, **__: warnings.extend(record_test_use()))
+    monkeypatch.setattr(
+        classifiers.sealed_images, "record_test_images", lambda *_: (_ for _ in ()).throw(OSError(30, "Read-only file system"))
+    )
+    api.serve(classifier, on_ready=print)
+    assert "not recorded, because the study cannot be changed" in warnings[0]
+
+
 def test_the_heat_map_is_that_of_explain(client, classifier, phantoms):
     file = sorted(phantoms.rglob("*.png"))[0]
     expected = explain(classifier, [file], class_name=classifier.classes[1])[0]

@@ -22,6 +22,7 @@ Application = Callable[[Message, Receive, Send], Awaitable[None]]  # ASGI
 OPEN_PATHS = ("/", "/health", "/docs", "/openapi.json")  # without a token: pages and the schema, which contain no results
 _OPEN_FOLDERS = ("/static/", "/docs-assets/")
 _RETRY_SECONDS = 2
+_DISCARDED_UPLOADS = 4  # size up to which the rest of a too large upload of unknown length is received, in largest uploads
 _MULTIPART_BYTES = 2**16  # of the parts of a form that surround a file
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -51,7 +52,7 @@ class Limits:
     upload_seconds: float = 60.0
 
 
-class Gate:
+class RequestFilter:
     """An ASGI application that passes on only the requests that the rules and limits accept.
 
     Args:
@@ -115,19 +116,26 @@ class Gate:
         n_bytes, deadline = 0, time.monotonic() + self._limits.upload_seconds
         is_complete = False
 
-        async def receive_limited() -> Message:
+        async def receive_in_time() -> Message:
             nonlocal n_bytes, is_complete
-            if is_complete:
-                return await receive()  # waits until the client has gone
             try:
                 message = await asyncio.wait_for(receive(), max(0.0, deadline - time.monotonic()))
             except TimeoutError as error:
                 reason = f"An upload must arrive within {self._limits.upload_seconds:g} seconds."
                 raise HTTPException(HTTPStatus.REQUEST_TIMEOUT, reason, {"Connection": "close"}) from error
             n_bytes += len(message.get("body", b""))
-            if n_bytes > self._max_body:
-                raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, self._too_large, {"Connection": "close"})
             is_complete = not message.get("more_body", False)
+            return message
+
+        async def receive_limited() -> Message:
+            if is_complete:
+                return await receive()  # waits until the client has gone
+            message = await receive_in_time()
+            if n_bytes > self._max_body:
+                # Many clients read the answer only after the upload, and lose it if the connection is closed before.
+                while not is_complete and n_bytes <= _DISCARDED_UPLOADS * self._max_body:
+                    await receive_in_time()
+                raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, self._too_large, {"Connection": "close"})
             return message
 
         try:

@@ -26,7 +26,7 @@ LAYERS = (
         "text_records",
         "version",
     },
-    {"csv_io", "encoder_files", "file_copies", "hardware", "conv_spec", "optuna_private"},
+    {"csv_io", "encoder_files", "file_copies", "hardware", "conv_spec", "optuna_private", "html_tables"},
     {"architectures"},
     {"data", "scoring", "config", "records", "weight_files"},
     {"storage", "engine", "choices", "input_sizes"},

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from automl_cxr.api.recommended import Recommended
+from automl_cxr.api.study_html import study_html
 from automl_cxr.errors import StudyError, UsageError
 from automl_cxr.records import TrialRecord
 from automl_cxr.results import ensembles
@@ -62,6 +63,9 @@ class Study:
         counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)) or "none yet"
         result = f"best {spec.objective} {best.score:.4f} (trial {best.number})" if best else self._reason_for_no_best()
         return f"Study '{self.name}': space {spec.space_name}, {spec.image_size} pixels; trials: {counts}; {result}"
+
+    def _repr_html_(self) -> str:
+        return study_html(self._store)
 
     def _reason_for_no_best(self) -> str:
         requirements = self._store.spec.requirements

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from itertools import compress
 from typing import Any
 
+from automl_cxr.html_tables import facts_table, title_line
 from automl_cxr.tasks import LABEL_CODES, MULTICLASS, MULTILABEL, TASKS
 from automl_cxr.text_records import build_record, parse_json
 
@@ -286,8 +287,26 @@ class TrialRecord:
         """Describe the trial in one line, for notebooks."""
         score = "" if self.score is None else f", score {self.score:.4f}"
         epochs = "" if not self.scores else f" after {max(self.scores)} {'epochs' if self.folds is None else 'folds'}"
-        params = ", ".join(
+        error = "".join(f" ({reason})" for reason in (self.error, self.refusal) if reason)
+        return f"Trial {self.number}: {self.state}{score}{epochs}{error}; {self.params_text}"
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "state": self.state,
+            "score": self.score,
+            "objectives": ", ".join(f"{value:.4g}" for value in self.values) or None,
+            "epochs" if self.folds is None else "folds": max(self.scores, default=None),
+            "best epoch": self.best_epoch,
+            "parameters": self.n_parameters,
+            "training time": None if self.seconds is None else f"{self.seconds:.1f} s",
+            "reason": self.error or self.refusal,
+            "hyperparameters": self.params_text,
+        }
+        return title_line(f"Trial {self.number}") + facts_table(facts)
+
+    @property
+    def params_text(self) -> str:
+        """The searched hyperparameters in one line, such as "family=probe, l2=0.01"."""
+        return ", ".join(
             f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in self.params.items()
         )
-        error = "".join(f" ({reason})" for reason in (self.error, self.refusal) if reason)
-        return f"Trial {self.number}: {self.state}{score}{epochs}{error}; {params}"

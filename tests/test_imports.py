@@ -17,6 +17,7 @@ LAYERS = (
     {
         "errors",
         "io",
+        "notebook",
         "cache_folder",
         "prefetch",
         "request_rules",
@@ -26,8 +27,8 @@ LAYERS = (
         "text_records",
         "version",
     },
-    {"csv_io", "encoder_files", "file_copies", "hardware", "conv_spec", "optuna_private"},
-    {"architectures"},
+    {"csv_io", "encoder_files", "file_copies", "hardware", "conv_spec", "optuna_private", "html_tables"},
+    {"architectures", "notebook_bars"},
     {"data", "scoring", "config", "records", "weight_files"},
     {"storage", "engine", "choices", "input_sizes"},
     {"model", "ensemble", "data_audit"},
@@ -75,6 +76,7 @@ IMPORTING_MODULES = {
     "keras_tuner": ("engine/kerastuner_proposer.py",),
     "optuna_dashboard": ("results/dashboard/",),
     "deap": ("ensemble/genetic.py",),
+    "IPython": ("notebook.py",),
     "jinja2": ("results/html_page.py",),
     "plotly": ("results/figures/", "results/report/", "results/dashboard/", "results/html_page.py", "results/splice_plots.py"),
     "pydicom": (

@@ -15,6 +15,7 @@ from automl_cxr.api.locations import locate, open_study
 from automl_cxr.data.dataset import load_image_paths
 from automl_cxr.data.feature_table import read_feature_table
 from automl_cxr.errors import StudyError, UsageError
+from automl_cxr.notebook_bars import with_notebook_bar
 from automl_cxr.results import ensembles, sealed_images
 from automl_cxr.results.abstention import add_sets, calibrate_classifier, describe_sets
 from automl_cxr.results.classifier import ENSEMBLE_FILE, Classifier, load_ensemble
@@ -92,6 +93,7 @@ def describe(
     return system, summary, estimate_memory(summary, system.config)
 
 
+@with_notebook_bar("predicting")
 def predict(
     classifier: Classifier,
     paths: Sequence[str | Path],

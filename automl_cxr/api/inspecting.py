@@ -11,12 +11,14 @@ from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.inspection import Inspection, inspect_data
 from automl_cxr.data.normal_form import to_normal_form
 from automl_cxr.errors import UsageError
+from automl_cxr.notebook_bars import with_notebook_bar
 from automl_cxr.results.tables import to_plain_csv
 from automl_cxr.study.data_preparation import OnProgress
 from automl_cxr.study.options import SearchOptions
 
 
 @document_options(SearchOptions, only=DataOptions.names())
+@with_notebook_bar("reading images")
 def inspect(  # noqa: D417 - the keywords are the options of the data
     data: str | os.PathLike[str],
     *,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from automl_cxr.html_tables import facts_table, note_line, title_line
 from automl_cxr.results.classifier import Classifier, classifier_of_study
 from automl_cxr.results.recommendation_record import Recommendation
 from automl_cxr.scoring.intervals import Interval
@@ -19,6 +20,18 @@ class Recommended:
 
     def __repr__(self) -> str:
         return self.sentence
+
+    def _repr_html_(self) -> str:
+        record, interval = self._record, self.interval
+        facts = {
+            "classifier": record.name,
+            "members": None if self.kind == "trial" else ", ".join(f"trial {number}" for number in self.members),
+            "method": record.method,
+            f"{record.metric}, {record.place}": record.score,
+            "95 % interval": f"{interval.low:.4f} to {interval.high:.4f}",
+            "chosen from": f"{record.n_trials} finished trials",
+        }
+        return title_line("Recommended classifier") + facts_table(facts) + note_line(self.sentence)
 
     @property
     def kind(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, TextIO
 
@@ -13,6 +13,7 @@ from automl_cxr.api.keywords import document_options, with_keywords
 from automl_cxr.api.locations import locate
 from automl_cxr.api.study import Study
 from automl_cxr.engine.registry import FINITE_SAMPLERS, default_batch_trials
+from automl_cxr.notebook_bars import bar_in_notebook
 from automl_cxr.results.recommendation import recommend
 from automl_cxr.study.budget import Budget, trial_deadline
 from automl_cxr.study.data_preparation import OnProgress
@@ -45,7 +46,7 @@ def search(  # noqa: D417 - the keywords are the options
         {options}
         options: Options as one object. Keywords take precedence.
         command: Command line, for the record of the study.
-        stream: Text stream that receives the progress. [default: stderr]
+        stream: Text stream that receives the progress. [default: one output of the cell in a notebook, else stderr]
         decoding: Context manager whose value is called with the number of images that are done and of all images, first of
             decoding, then of each step of the audit that reads images.
 
@@ -62,7 +63,7 @@ def search(  # noqa: D417 - the keywords are the options
     given = with_keywords(SearchOptions, options, {"space": space, "data": data, **keywords})
     execute = bind_executor(given.executor, given.ray_resources)
     folder, url = locate(given.runs, given.storage)
-    with decoding or nullcontext() as on_progress:
+    with decoding or bar_in_notebook("reading images") as on_progress:
         prepared = prepare_study(given, runs=folder, storage=url, command=command, on_progress=on_progress, started=started)
     sampler = given.sampler or prepared.store.spec.sampler
     budget = _budget_of(given, sampler)

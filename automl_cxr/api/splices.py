@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -15,6 +15,7 @@ from automl_cxr.api.locations import locate
 from automl_cxr.api.search import bind_executor, run_prepared
 from automl_cxr.api.study import Study
 from automl_cxr.errors import UsageError
+from automl_cxr.notebook_bars import bar_in_notebook
 from automl_cxr.results.splice_plots import describe_splices, plot_splices
 from automl_cxr.splicing.branches import find_branch
 from automl_cxr.splicing.search import SpliceScores, score_splices
@@ -137,7 +138,7 @@ def splice(  # noqa: D417 - the keywords are the options
     folder, url = locate(given.runs, given.storage)
     one, other = (find_branch(name, runs=folder, storage=url) for name in (first, second))
     check_study_name(study_name(one, other) if given.name is None else given.name)
-    with decoding or nullcontext() as on_decoding, scoring or nullcontext() as on_pair:
+    with decoding or bar_in_notebook("decoding") as on_decoding, scoring or bar_in_notebook("scoring pairs") as on_pair:
         scores = score_splices(
             one,
             other,

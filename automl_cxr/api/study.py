@@ -10,7 +10,9 @@ from typing import Any
 import pandas as pd
 
 from automl_cxr.api.recommended import Recommended
+from automl_cxr.api.study_html import study_html
 from automl_cxr.errors import StudyError, UsageError
+from automl_cxr.notebook_bars import with_notebook_bar
 from automl_cxr.records import TrialRecord
 from automl_cxr.results import ensembles
 from automl_cxr.results.abstention import DEFAULT_COVERAGE, with_set_coverage
@@ -63,6 +65,9 @@ class Study:
         result = f"best {spec.objective} {best.score:.4f} (trial {best.number})" if best else self._reason_for_no_best()
         return f"Study '{self.name}': space {spec.space_name}, {spec.image_size} pixels; trials: {counts}; {result}"
 
+    def _repr_html_(self) -> str:
+        return study_html(self._store)
+
     def _reason_for_no_best(self) -> str:
         requirements = self._store.spec.requirements
         return f"no trial meets {', '.join(requirements)}" if requirements and self._store.ranked() else "no score yet"
@@ -109,6 +114,7 @@ class Study:
         """Plotly figures, such as ``learning_curves()`` or ``roc()``; its repr lists them all."""
         return Figures(self._store)
 
+    @with_notebook_bar("models")
     def leaderboard(
         self,
         *others: Study,
@@ -175,6 +181,7 @@ class Study:
         """
         return importance_table(self._store, evaluator=evaluator)
 
+    @with_notebook_bar("models")
     def report(self, out: str | os.PathLike[str], **choices: Any) -> Path:
         """Write a report of the study as one HTML file.
 
@@ -241,6 +248,7 @@ class Study:
         """
         return ensembles.build_ensemble(self._store, **choices)
 
+    @with_notebook_bar("predicting")
     def evaluate(
         self,
         what: int | BuiltEnsemble | Classifier | str | Path | None = None,
@@ -313,6 +321,7 @@ class Study:
         """
         return scored_findings(self._store, data, per_finding=per_finding)
 
+    @with_notebook_bar("explaining")
     def explain(
         self,
         images: Sequence[str | Path] = (),
@@ -337,6 +346,7 @@ class Study:
             choices["explained"] = self.validation_findings(per_finding=per_class, data=data)
         return explain(classifier, images or list(labels), labels=labels, **choices)
 
+    @with_notebook_bar("explaining")
     def corner_evidence(
         self,
         images: Sequence[str | Path] = (),
@@ -364,6 +374,7 @@ class Study:
             record_test_images(self._store, classifier, n_test_images, "explanations")
         return classifier
 
+    @with_notebook_bar("predicting")
     def errors(self, **choices: Any) -> ErrorAnalysis | FindingErrors:
         """Analyse the misclassified images of one or several models, by default the recommended one on the validation part.
 
@@ -375,6 +386,7 @@ class Study:
         """
         return analyse_errors(self._store, **choices)
 
+    @with_notebook_bar("predicting")
     def subgroups(self, **choices: Any) -> StudySubgroups:
         """Compare the scores of groups of patients, such as sexes and ages, for one model of the study.
 
@@ -385,6 +397,7 @@ class Study:
         """
         return analyse_study_subgroups(self._store, **choices)
 
+    @with_notebook_bar("drawing")
     def error_page(
         self,
         analysis: ErrorAnalysis | FindingErrors,
@@ -403,6 +416,7 @@ class Study:
         """
         return error_page(self._store, analysis, n_shown=n_shown, data=data, on_progress=on_progress)
 
+    @with_notebook_bar("training")
     def replay(
         self,
         trial: int,
@@ -421,6 +435,7 @@ class Study:
         """
         return replay_trial(self._store, trial, tolerance=tolerance, data=data, on_progress=on_progress)
 
+    @with_notebook_bar("verifying")
     def verify(
         self, trial: int | None = None, *, data: str | None = None, on_progress: OnProgress | None = None
     ) -> Verification:

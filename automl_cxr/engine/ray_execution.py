@@ -239,6 +239,7 @@ def _tune(
             name="search",
             storage_path=scratch,
             verbose=0,
+            progress_reporter=tune.CLIReporter(),  # prints nothing; that of notebooks clears the cell at its start
             failure_config=tune.FailureConfig(max_failures=0),  # the proposer repeats failed trials
         ),
     )

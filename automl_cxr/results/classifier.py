@@ -17,6 +17,7 @@ from automl_cxr.data.feature_table import FeatureTable
 from automl_cxr.ensemble.combiner_protocol import Combiner
 from automl_cxr.ensemble.combiners import WeightedAverage, combiner_from_record
 from automl_cxr.errors import DataError, StudyError, UnknownNameError, UnreadableImageError, UsageError
+from automl_cxr.html_tables import facts_table, note_line, title_line, warning_line
 from automl_cxr.io import sha256_of_file
 from automl_cxr.prefetch import Prefetched
 from automl_cxr.results.recommendation_record import Recommendation, load_recommendation
@@ -56,6 +57,11 @@ class Member:
     def square(self) -> _Square:
         """Image size and fit of the network's input."""
         return self.image_size, self.fit
+
+    @property
+    def input_text(self) -> str:
+        """The network's input for display, such as "224 pixels, stretch"."""
+        return f"{self.image_size} features" if self.fit == TABLE else f"{self.image_size} pixels, {self.fit}"
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,20 @@ class Classifier:
     thresholds: tuple[float, ...] | None = None
     operating_points: tuple[OperatingPoint, ...] = ()
     features: tuple[FeatureTable, Path] | None = None
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "study": self.study,
+            "findings" if self.is_multilabel else "classes": ", ".join(self.classes),
+            "networks": len(self.members),
+            "architectures": ", ".join(dict.fromkeys(member.network for member in self.members if member.network)) or None,
+            "input": ", ".join(dict.fromkeys(member.input_text for member in self.members)),
+            "mirrored view averaged": self.mirrored,
+            "thresholds": ", ".join(f"{name} {value:.4g}" for name, value in self.decision_thresholds.items()) or None,
+            "folder": self.folder,
+        }
+        lines = [*map(warning_line, self.warnings), *map(note_line, self.notes)]
+        return title_line(f"Classifier {self.name}") + facts_table(facts) + "".join(lines)
 
     @property
     def takes_features(self) -> bool:

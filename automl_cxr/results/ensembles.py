@@ -17,6 +17,7 @@ from automl_cxr.ensemble.member_selection import choose_diverse
 from automl_cxr.ensemble.objective import Objective
 from automl_cxr.ensemble.pipeline import Combination, combine_members
 from automl_cxr.errors import DataError, StudyError, UnknownNameError, UsageError
+from automl_cxr.html_tables import note_line, rows_table, title_line
 from automl_cxr.results.classifier import ENSEMBLE_FILE, explain_no_model, load_ensemble
 from automl_cxr.results.corrected_best import correct_best_of_study
 from automl_cxr.results.ensemble_folder import EnsembleFolder
@@ -58,6 +59,16 @@ class BuiltEnsemble:
         """Return the members, the comparison with the best member and the folder, for notebooks."""
         members = ", ".join(f"{name} ({weight:.2f})" for name, weight in zip(self.combination.names, self.weights, strict=True))
         return f"Ensemble of {members}\n{self.combination.verdict()}\nin {self.folder}"
+
+    def _repr_html_(self) -> str:
+        members = zip(self.combination.names, self.weights, self.member_scores, strict=True)
+        parts = [
+            title_line(f"Ensemble {self.folder.name} ({self.method})"),
+            rows_table(("member", "weight", "validation score"), members),
+            note_line(self.combination.verdict()),
+            *map(note_line, self.notes),
+        ]
+        return "".join(parts)
 
     @property
     def method(self) -> str:

@@ -14,6 +14,7 @@ import pandas as pd
 from automl_cxr.data.dataset import Dataset
 from automl_cxr.data.feature_table import open_recorded_table
 from automl_cxr.errors import AutomlCxrError, DataError, UnknownNameError, UsageError
+from automl_cxr.html_tables import note_line, rows_table, title_line, warning_line
 from automl_cxr.results.classifier import Classifier
 from automl_cxr.results.ensemble_record import record_test_opening
 from automl_cxr.results.finding_scores import score_findings
@@ -101,6 +102,19 @@ class Evaluation:
         )
         warnings = "".join(f"\n{warning}" for warning in self.warnings)
         return f"Evaluation of {self.classifier}, {self.place}, {len(self.predictions)} images\n{scores}{warnings}"
+
+    def _repr_html_(self) -> str:
+        scores = [(name, self.scores[name], interval.low, interval.high) for name, interval in self.intervals.items()]
+        per_class = self.per_class.reset_index() if self.per_class.index.name else self.per_class
+        parts = [
+            title_line(f"Evaluation of {self.classifier}, {self.place}, {len(self.predictions)} images"),
+            *map(warning_line, self.warnings),
+            rows_table(("metric", "score", "95 % low", "95 % high"), scores),
+            title_line("Scores of each finding" if self.predictions.is_multilabel else "Scores of each class"),
+            rows_table(list(map(str, per_class.columns)), per_class.itertuples(index=False, name=None)),
+            *map(note_line, self.notes),
+        ]
+        return "".join(parts)
 
 
 def evaluate(

@@ -1,23 +1,18 @@
-"""Progress messages of a search on stderr: a live status line on a terminal, and one line for each event."""
+"""Progress messages of a search: the status, and a line for each event; ``progress_views`` shows them."""
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
 from typing import TextIO
-
-from rich.console import Console
-from rich.live import Live
-from rich.text import Text
 
 from automl_cxr.engine.protocol import Report
 from automl_cxr.records import SplitRecord, TrialRecord, TrialState
 from automl_cxr.storage.retrying_storage import PATIENCE_SECONDS
 from automl_cxr.study.budget import Budget
 from automl_cxr.study.prepare import PreparedStudy
+from automl_cxr.study.progress_views import open_view
 from automl_cxr.study.store import StudyStore
-from automl_cxr.terminal import printable_line
 
 
 class SearchProgress:
@@ -28,7 +23,7 @@ class SearchProgress:
     Args:
         store: The study.
         budget: The budget of the search.
-        stream: Output stream; stderr by default.
+        stream: Output stream. [default: in a notebook one output of the cell, else stderr]
         deadline: ``time.monotonic()`` at which the trials should have ended. [default: after the wall time of the budget]
     """
 
@@ -39,7 +34,6 @@ class SearchProgress:
         self._budget = budget
         self._objective = store.spec.objective
         self._step = "fold" if store.spec.folds else "epoch"
-        self._console = Console(file=stream or sys.stderr, highlight=False)
         self._counts = Counter(record.state for record in store.records() if record.state.is_finished)
         eligible = store.eligible()
         self._best: TrialRecord | None = eligible[0] if eligible else None
@@ -49,52 +43,53 @@ class SearchProgress:
         if deadline is None and budget.seconds is not None:
             deadline = self._start + budget.seconds
         self._deadline = deadline
-        self._live = Live(console=self._console, get_renderable=self._status, refresh_per_second=2, transient=True)
+        self._view = open_view(stream, self._status, self._share)
 
     def __enter__(self) -> SearchProgress:
-        if self._console.is_terminal:
-            self._live.start()
+        self._view.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._live.stop()
+        self._view.stop()
 
     def print_study(self, prepared: PreparedStudy) -> None:
         """Print the study, its images and split, and the assumptions that were made."""
         spec, split = prepared.store.spec, prepared.store.split
         split_by = ("by patient" if split.grouped else "by image") + ("" if split.origin == "made" else f" ({split.origin})")
-        self._print(
+        self._view.note(
             f"Study '{spec.name}' ({'new' if prepared.is_new else 'continued'}): space {spec.space_name}, "
             f"{', '.join(spec.classes)}; {spec.image_size} pixels; {_count_images(split)} "
             f"and {len(split.test)} sealed test images, split {split_by}."
         )
         for note in prepared.notes:
-            self._print(note)
+            self._view.note(note)
 
     def print_note(self, text: str) -> None:
         """Print a sentence on a line of its own."""
-        self._print(text)
-
-    def _print(self, text: str) -> None:
-        self._console.print(printable_line(text), markup=False, soft_wrap=True)
+        self._view.note(text)
 
     def on_begin(self, number: int, *, resumed: bool) -> None:
         self._running[number] = None
         if resumed:
-            self._print(f"trial {number} was interrupted and is run again")
-        elif not self._console.is_terminal:
-            self._print(f"trial {number} starts")
+            self._view.event(f"trial {number} was interrupted and is run again")
+        elif self._view.is_live:
+            self._view.refresh()
+        else:
+            self._view.event(f"trial {number} starts")
 
     def on_epoch(self, number: int, report: Report) -> None:
         self._running[number] = report
+        self._view.refresh()
 
     def on_failure(self, number: int, reason: str) -> None:
         self._running.pop(number, None)
-        self._print(f"trial {number} failed and is run again, because the error may be temporary: {reason}")
+        self._view.event(f"trial {number} failed and is run again, because the error may be temporary: {reason}")
 
     def on_lost(self, number: int) -> None:
         self._running.pop(number, None)
-        self._print(f"trial {number} is stopped: another search requeued it, because the heartbeat of this search had stopped")
+        self._view.event(
+            f"trial {number} is stopped: another search requeued it, because the heartbeat of this search had stopped"
+        )
 
     def on_end(self, record: TrialRecord) -> None:
         self._running.pop(record.number, None)
@@ -103,13 +98,13 @@ class SearchProgress:
         self._last_end = time.monotonic()
         if record.state is TrialState.COMPLETE and record.is_feasible and self._is_best(record):
             self._best = record
-        self._print(f"{_describe(record, self._objective)} | {self._summary()}")
+        self._view.event(f"{_describe(record, self._objective)} | {self._summary()}")
 
     def on_storage_away(self, reason: str) -> None:
-        self._print(f"the storage does not respond ({reason}); retrying for up to {format_seconds(PATIENCE_SECONDS)}")
+        self._view.event(f"the storage does not respond ({reason}); retrying for up to {format_seconds(PATIENCE_SECONDS)}")
 
     def on_lock_timeout(self, message: str) -> None:
-        self._print(message)
+        self._view.event(message)
 
     def _is_best(self, record: TrialRecord) -> bool:
         return self._best is None or self._store.is_better(record.score, self._best.score)  # type: ignore[arg-type]
@@ -136,13 +131,21 @@ class SearchProgress:
             limits.append((self._budget.n_trials - n_done) * seconds_per_trial - (now - self._last_end))
         return f"about {format_seconds(max(0.0, min(limits)))} left" if limits and self._running else ""
 
-    def _status(self) -> Text:
+    def _share(self) -> float | None:
+        """Return the finished share of the search, by the limit that is nearest; None without such a limit."""
+        now, shares = time.monotonic(), []
+        if self._budget.n_trials is not None:
+            shares.append(sum(self._counts.values()) / self._budget.n_trials)
+        if self._deadline is not None and self._deadline > self._start:
+            shares.append((now - self._start) / (self._deadline - self._start))
+        return min(1.0, max(shares)) if shares else None
+
+    def _status(self) -> str:
         running = ", ".join(
             f"{number}: starting" if report is None else f"{number}: {self._step} {report.epoch}, {report.score:.3f}"
             for number, report in sorted(self._running.items())
         )
-        text = f"{self._summary()} | running {len(self._running)} ({running or 'none'})"
-        return Text(text, overflow="ellipsis", no_wrap=True)
+        return f"{self._summary()} | running {len(self._running)} ({running or 'none'})"
 
 
 def format_seconds(seconds: float) -> str:
